@@ -1,0 +1,1 @@
+"""Where events come from by themselves: the ASGI middleware."""

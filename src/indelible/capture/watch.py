@@ -1,0 +1,218 @@
+"""One request on its way: what the application receives and sends, seen but not changed."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from indelible.capture.identity import ANONYMOUS, Identity, principal_id
+from indelible.context import BOUND, REQUEST, RequestRecord
+from indelible.delivery import Repeats
+
+if TYPE_CHECKING:
+    from indelible.service import Intent
+
+_log = logging.getLogger("indelible.capture")
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+#: Writes the event of a request; takes the exception that ended it, if one did.
+Write = Callable[["Seen", BaseException | None], None]
+
+HEADER: Final = b"x-correlation-id"
+#: What frameworks raise in the application when the client has gone.
+_GONE: Final = frozenset(("ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect", "CancelledError"))
+
+
+class Seen:
+    """One request on its way: what came in, what has gone out so far."""
+
+    # Defaults stand in the class: one request in a thousand has a value of its own for most of them.
+    excluded = False
+    late = False
+    path = ""
+    shown = ""
+    user_agent: str | None = None
+    ip_address: str | None = None
+    identity: Identity = ANONYMOUS
+    named: object = None
+    status: int | None = None
+    close_code: int | None = None
+    accepted = False
+    complete = False
+    disconnected = False
+    intent: Intent | None = None
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, correlation: str, write: Write, complaints: Complaints
+    ) -> None:
+        self.started = time.perf_counter_ns()
+        self._write = write
+        self._complaints = complaints
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self.correlation_id = correlation
+        self.record = RequestRecord()
+        self.is_http = scope["type"] == "http"
+
+    def enter(self) -> tuple[Any, Any]:
+        """Bind what is known for the code inside; returns the tokens that undo it."""
+        bound: dict[str, str | None] = {
+            **BOUND.get(),
+            "correlation_id": self.correlation_id,
+            "ip_address": self.ip_address,
+            "user_agent": self.user_agent,
+        }
+        user = self.user()
+        if user is not None:
+            bound["user_id"] = str(user)
+        return BOUND.set(bound), REQUEST.set(self.record)
+
+    async def receive(self) -> Message:
+        """The server's next message; tells when the client has gone."""
+        message = await self._receive()
+        kind = message["type"]
+        if kind == "http.disconnect":
+            # After a complete answer this is how a connection ends.
+            self.disconnected = self.disconnected or not self.complete
+        elif kind == "websocket.disconnect":
+            self.disconnected = True
+            if self.close_code is None:
+                self.close_code = message.get("code", 1005)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on; the first of an answer gets the correlation id, before the last the event is written."""
+        kind = message["type"]
+        if kind == "http.response.body":
+            if not message.get("more_body", False) and not self.complete:
+                self.complete = True
+                self.finish()
+        elif kind in ("http.response.start", "websocket.http.response.start"):
+            self.status = message["status"]
+            message = self._with_header(message)
+        elif kind == "websocket.accept":
+            self.status, self.accepted = 101, True
+            message = self._with_header(message)
+        elif kind == "websocket.close":
+            # Closed before it was accepted: the server answers the handshake with 403.
+            self.status = self.status or 403
+            self.close_code = message.get("code", 1000)
+        try:
+            await self._send(message)
+        except OSError:
+            self.disconnected = True
+            raise
+
+    def _with_header(self, message: Message) -> Message:
+        try:
+            headers = list(message.get("headers") or ())
+            for name, _ in headers:
+                if len(name) == len(HEADER) and name.lower() == HEADER:
+                    return message
+            return {**message, "headers": [*headers, (HEADER, self.correlation_id.encode("ascii"))]}
+        except Exception as error:  # noqa: BLE001 - headers that are none are for the server to refuse
+            self._complaints.tell("adding the correlation id", error)
+            return message
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """Write the event, once. An exception that comes after it (a background task's) is an event of its own."""
+        if self.excluded:
+            return
+        if self.record.recorded and (error is None or not self.complete or self.is_disconnect(error)):
+            return
+        self.late = self.record.recorded
+        self.record.recorded = True
+        try:
+            self._write(self, error)
+        except Exception as failure:  # noqa: BLE001 - a request is never harmed by its audit
+            self._complaints.tell("writing an event", failure)
+
+    def is_disconnect(self, error: BaseException) -> bool:
+        """Whether this exception only says that the client went away."""
+        return self.disconnected and (isinstance(error, OSError) or type(error).__name__ in _GONE)
+
+    def trouble(self, error: BaseException | None, raised: bool) -> str | None:
+        """What is told as the event's ``error``."""
+        if raised and error is not None:
+            return name_of(error)
+        if self.disconnected and self.is_http:
+            return "client disconnected"
+        return "no response" if self.status is None else None
+
+    def query(self) -> str:
+        """The query string as it came."""
+        query: bytes = self.scope.get("query_string") or b""
+        return query.decode("latin-1")
+
+    def metadata(self, *, anonymous: bool) -> Mapping[object, object] | None:
+        """What the handler told, and what there is no column for."""
+        if not (self.record.metadata or anonymous or self.accepted or self.late):
+            return None
+        told: dict[object, object] = {}
+        if anonymous and self.identity.reason is not None:
+            told["auth"] = self.identity.reason
+        if self.accepted:
+            told["close_code"] = self.close_code
+        if self.late:
+            told["after_response"] = True
+        return {**told, **self.record.metadata} or None
+
+    def user(self) -> object:
+        """The verified actor: from the host's hook, the host's principal, a token, in this order."""
+        if self.named is not None:
+            return self.named
+        state = self.scope.get("state")
+        held = state.get("user") if type(state) is dict or isinstance(state, Mapping) else None
+        user = self.scope.get("user")
+        if user is None and held is None:
+            return self.identity.user_id
+        for principal in (user, held):
+            if principal is None:
+                continue
+            try:
+                found = principal_id(principal)
+            except Exception as error:  # noqa: BLE001 - the host's object may raise anything
+                self._complaints.tell("reading the principal", error)
+                continue
+            if found is not None:
+                return found
+        return self.identity.user_id
+
+
+class Complaints:
+    """Our own failures, told once a minute for each step, by type and count: what failed may hold content."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self) -> None:
+        self._told: dict[str, Repeats] = {}
+
+    def tell(self, step: str, error: BaseException) -> None:
+        """Log that ``step`` failed, unless that was logged within the last minute."""
+        silent = self._told.setdefault(step, Repeats()).due(time.monotonic())
+        if silent is not None:
+            _log.error(
+                "audit of a request failed at %s: %s (%d more since the last line)", step, name_of(error), silent
+            )
+
+
+def name_of(error: BaseException) -> str:
+    """The qualified name of an exception's type, never its message; a group of one is what it holds."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def shown_path(path: str, raw: bytes | None) -> str:
+    """The path as text; percent-encoded, as it came, where it is not printable UTF-8."""
+    if path.isprintable() and "\ufffd" not in path:
+        return path
+    return raw.split(b"?", 1)[0].decode("latin-1") if raw else quote(path, safe="/:@!$&'()*+,;=~", errors="replace")

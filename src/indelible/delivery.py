@@ -1,0 +1,60 @@
+"""When to flush, how long to back off and when to speak of it: decisions without clock, thread or I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class FlushPolicy:
+    """Store a journal's waiting events when there are ``batch_size`` of them, or after ``interval`` seconds.
+
+    The interval costs no safety: what waits is in the journal.
+    """
+
+    batch_size: int = 10
+    interval: float = 5.0
+
+    def due(self, *, waiting: int, since: float, now: float, urgent: bool) -> bool:
+        """Whether to flush ``waiting`` events of which the first was seen at ``since``.
+
+        ``urgent``: somebody waits for them, or nobody will add to them. A clock that went back counts as elapsed.
+        """
+        if waiting <= 0:
+            return False
+        return urgent or waiting >= self.batch_size or not 0 <= now - since < self.interval
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Exponential back-off with full jitter (Brooker 2015): half to all of ``base · 2^failures``, at most ``cap``.
+
+    Times in seconds. Half is kept as a floor so that a store that is away is never asked in a tight loop.
+    """
+
+    base: float = 0.1
+    cap: float = 15.0
+
+    def delay(self, failures: int, jitter: float) -> float:
+        """Seconds to wait after the ``failures``-th failure in a row (from 1); ``jitter`` is uniform in [0, 1)."""
+        ceiling = min(self.cap, self.base * 2.0 ** min(failures - 1, 32))
+        return ceiling * (0.5 + 0.5 * jitter)
+
+
+class Repeats:
+    """A failure that repeats itself is told once per ``interval`` (seconds), with how often it was not told."""
+
+    __slots__ = ("_interval", "_last", "_silent")
+
+    def __init__(self, interval: float = 60.0) -> None:
+        self._interval = interval
+        self._last: float | None = None
+        self._silent = 0
+
+    def due(self, now: float) -> int | None:
+        """It has happened again: how often it did since the last line if this one is to be told, else None."""
+        if self._last is not None and 0 <= now - self._last < self._interval:
+            self._silent += 1
+            return None
+        silent, self._silent, self._last = self._silent, 0, now
+        return silent
