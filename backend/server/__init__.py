@@ -1,0 +1,1 @@
+"""The API server: ``uvicorn backend.server.main:app``."""

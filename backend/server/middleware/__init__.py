@@ -1,0 +1,1 @@
+"""ASGI middleware bound to this application."""
