@@ -1,0 +1,130 @@
+"""Bars 1, 2, 3 and 7: what auditing does to an application's requests, in real uvicorn processes on the loopback.
+
+``requests-*``: so many requests as fast as eight connections get answers. ``cpu_us`` is the CPU time of the server's
+process and its drainer's for each request, until the last event is stored; ``loop_us``, ``drainer_us`` and so on that of its
+threads. ``rps`` counts answers, ``stored_rps`` takes the time until the last event is in the database; ``lost`` counts the
+events of a peer that never came. ``latency-*``: requests by the clock, at a quarter of what the bare application can.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from typing import Final
+
+from bench.databases import ENGINES
+from bench.experiment import Context, Experiment, Ways
+from bench.serving import Served, backlog, draining, served
+from indelible.directory import oldest_waiting
+from indelible.stores import urls
+
+#: Nobody listens there.
+_NOWHERE: Final = "postgresql://postgres@127.0.0.1:9/nowhere"
+_DRESSES: Final = ("bare", "ASGI", "BaseHTTPMiddleware", "middleware alone", "indelible")
+_QUICK: Final = ("bare", "ASGI", "BaseHTTPMiddleware", "indelible")
+PEERS: Final = ("bh-fastapi-audit", "auditlog-fastapi")
+_WRITER: Final = "indelible, writer process"
+
+
+@contextmanager
+def requests(context: Context, engine: str) -> Iterator[Ways]:
+    """Every dress served at once, loaded in turn."""
+    count = context.pick(6_000, 1_500)
+    with ExitStack() as stack:
+
+        def serve(dress: str, *, process: bool = False) -> Served:
+            data = context.folder / f"{engine}-{dress}-{process}".replace(" ", "-")
+            one = stack.enter_context(served(dress, context.databases.fresh(engine), data, process=process))
+            one.load(200)
+            one.settle()
+            return one
+
+        there = {dress: serve(dress) for dress in (_QUICK if context.quick else (*_DRESSES, *PEERS))}
+        if not context.quick:
+            there[_WRITER] = serve("indelible", process=True)
+        yield {name: partial(_loaded, one, count // 4 if name in PEERS else count) for name, one in there.items()}
+
+
+def _loaded(one: Served, count: int) -> Mapping[str, float]:
+    cpu, began = one.cpu(), time.perf_counter()
+    told = one.load(count)
+    # The client's own start is not the server's time.
+    starting = time.perf_counter() - began - told["seconds"]
+    stored, lost = one.settle()
+    after = one.cpu()
+    used = {name: (after[name] - cpu[name]) / count * 1e6 for name in after}
+    return {
+        "cpu_us": used.pop("all"),
+        "rps": count / told["seconds"],
+        "stored_rps": (count - lost) / (stored - began - starting),
+        "p99_ms": told["p99_ms"],
+        **({"lost": lost} if one.dress in PEERS else {}),
+        **{f"{name}_us": value for name, value in used.items()},
+    }
+
+
+@contextmanager
+def latency(context: Context, engine: str) -> Iterator[Ways]:
+    """The bare application, and the audited one in calm and in trouble, each at the same steady rate."""
+    with ExitStack() as stack:
+
+        def serve(name: str, url: str, dress: str = "indelible", *, process: bool = False) -> Served:
+            data = context.folder / f"latency-{engine}-{name}"
+            return stack.enter_context(served(dress, url, data, process=process, writer=False))
+
+        bare = serve("bare", "", "bare")
+        thread = serve("thread", context.databases.fresh(engine))
+        behind = serve("behind", context.databases.fresh(engine), process=True)
+        stopped = serve("stopped", context.databases.fresh("sqlite") if engine == "sqlite" else _NOWHERE)
+        for one in (thread, stopped):
+            one.load(200)
+        bare.load(1000)
+        rate = round(2000 / bare.load(2000)["seconds"] / 4)
+        count = rate * context.pick(6, 2)
+
+        def steady(one: Served) -> Mapping[str, float]:
+            return _quantiles(one.load(count, rate=rate))
+
+        def catching_up() -> Mapping[str, float]:
+            # More than the writer can store meanwhile; what it leaves is there for the next round.
+            missing = context.pick(250_000, 60_000) - oldest_waiting(behind.data).events
+            if missing > 0:
+                backlog(behind.url, behind.data, missing)
+            with draining(behind.url, behind.data):
+                told = behind.load(count, rate=rate)
+            return {**_quantiles(told), "left": oldest_waiting(behind.data).events}
+
+        def without_database() -> Mapping[str, float]:
+            if engine == "postgresql":
+                return steady(stopped)
+            with closing(sqlite3.connect(str(urls.parse(stopped.url).database), isolation_level=None)) as holder:
+                holder.execute("BEGIN IMMEDIATE")
+                sample = steady(stopped)
+                holder.execute("ROLLBACK")
+            stopped.settle()
+            return sample
+
+        yield {
+            "bare": lambda: steady(bare),
+            "thread": lambda: _settled(thread, steady(thread)),
+            "catching up": catching_up,
+            "database stopped": without_database,
+        }
+
+
+def _settled(one: Served, sample: Mapping[str, float]) -> Mapping[str, float]:
+    one.settle()
+    return sample
+
+
+def _quantiles(told: Mapping[str, float]) -> dict[str, float]:
+    return {name: told[name] for name in ("p50_ms", "p99_ms", "p999_ms")}
+
+
+EXPERIMENTS: Final = {
+    **{f"requests-{each}": Experiment(("1", "2", "7"), partial(requests, engine=each)) for each in ENGINES},
+    **{f"latency-{each}": Experiment(("3",), partial(latency, engine=each), when="full") for each in ENGINES},
+}
