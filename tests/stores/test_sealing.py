@@ -1,0 +1,131 @@
+"""Stored means sealed: rows, tiles and root commit together, and a damaged tree is not grown."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from indelible.errors import RowRefused, TreeDamaged
+from indelible.events import AuditEvent
+from indelible.integrity.leaf import leaf_bytes
+from indelible.integrity.merkle import hash_leaf, root_hash
+from indelible.integrity.tiles import tiles
+from indelible.queries import Filter
+from indelible.stores.base import SegmentedStore
+
+Event = Callable[..., AuditEvent]
+MakeStore = Callable[..., SegmentedStore]
+Raw = Callable[..., list[Any]]
+
+
+def leaves(store: SegmentedStore) -> list[bytes]:
+    """Leaf hashes recomputed from the rows, which must be what stands beside them."""
+    rows = [row for part in store.scan(Filter()) for row in part]
+    hashes = [hash_leaf(leaf_bytes(row)) for row in rows]
+    assert [row.leaf_hash for row in rows] == hashes
+    return hashes
+
+
+def check_tree(store: SegmentedStore, raw: Raw) -> None:
+    """Every head and every tile is what the rows make."""
+    hashes = leaves(store)
+    for size, root in raw("SELECT size, root FROM audit_heads"):
+        assert bytes(root) == root_hash(hashes[:size])
+    stored = {(level, n): bytes(h) for level, n, h in raw("SELECT level, number, hashes FROM audit_tiles")}
+    full = [tile for tile in tiles(len(hashes)) if tile.level > 0 and tile.width == 256]
+    assert stored.keys() == {(tile.level, tile.index) for tile in full}
+    for tile in full:
+        first = tile.index * 256
+        width = 256**tile.level
+        below = [root_hash(hashes[(first + i) * width : (first + i + 1) * width]) for i in range(256)]
+        assert stored[tile.level, tile.index] == b"".join(below)
+
+
+def test_rows_heads_and_tiles_agree(store: SegmentedStore, event: Event, raw: Raw) -> None:
+    """Over segments and batches of every size, alternating writers included."""
+    a, b = uuid.uuid4(), uuid.uuid4()
+    done = {a: 0, b: 0}
+    for at, count in enumerate([1, 1, 2, 255, 256, 257, 700, 1, 1024, 3]):
+        writer = (a, b)[at % 2]
+        store.append(writer, done[writer], [event(user_id=f"u{n}", metadata='{"n":1}') for n in range(count)])
+        done[writer] += count
+    check_tree(store, raw)
+
+
+def test_two_stores_take_turns(store: SegmentedStore, make_store: MakeStore, event: Event, raw: Raw) -> None:
+    """Each extends what the other has written: the edge that it remembers catches up."""
+    other = make_store()
+    a, b = uuid.uuid4(), uuid.uuid4()
+    for n in range(5):
+        store.append(a, n * 100, [event() for _ in range(100)])
+        other.append(b, n * 70, [event() for _ in range(70)])
+    check_tree(store, raw)
+
+
+def test_a_restarted_writer_finds_the_edge_again(
+    store: SegmentedStore, make_store: MakeStore, event: Event, raw: Raw
+) -> None:
+    """From the last leaf hashes alone, and past 65,536 rows from tiles."""
+    store.append(uuid.uuid4(), 0, [event() for _ in range(65_530)])
+    make_store().append(uuid.uuid4(), 0, [event() for _ in range(10)])
+    make_store().append(uuid.uuid4(), 0, [event() for _ in range(300)])
+    hashes = leaves(store)
+    size, root = raw("SELECT size, root FROM audit_heads ORDER BY size DESC LIMIT 1")[0]
+    assert (size, bytes(root)) == (65_840, root_hash(hashes))
+    assert [(level, n) for level, n in raw("SELECT level, number FROM audit_tiles")] == [(1, 0)]
+
+
+def test_absent_groups_have_no_salt(store: SegmentedStore, event: Event) -> None:
+    """A salt hides something; where there is nothing, there is none."""
+    store.append(uuid.uuid4(), 0, [event(), event(user_id="alice"), event(error="x")])
+    (rows,) = store.scan(Filter())
+    assert [(r.actor_salt is None, r.details_salt is None) for r in rows] == [
+        (True, True),
+        (False, True),
+        (True, False),
+    ]
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        "UPDATE audit_logs_0 SET leaf_hash = ? WHERE seq = 5",
+        "UPDATE audit_heads SET root = ? WHERE size = 10",
+    ],
+)
+def test_a_damaged_tree_is_not_grown(
+    store: SegmentedStore, make_store: MakeStore, event: Event, raw: Raw, unguarded: Callable[[], None], attack: str
+) -> None:
+    """A writer that cannot reproduce the newest root refuses to append, and says which command to run."""
+    store.append(uuid.uuid4(), 0, [event() for _ in range(10)])
+    unguarded()
+    raw(attack, [b"\x00" * 32])
+    fresh = make_store()
+    with pytest.raises(TreeDamaged, match="indelible verify"):
+        fresh.append(uuid.uuid4(), 0, [event()])
+    assert raw("SELECT count(*) FROM audit_heads") == [(1,)]
+
+
+def test_an_event_that_cannot_be_a_leaf_is_refused(store: SegmentedStore, event: Event) -> None:
+    """More than 65,535 bytes of clear fields: RowRefused, nothing stored."""
+    with pytest.raises(RowRefused, match="sealed"):
+        store.append(uuid.uuid4(), 0, [event(), event(action="x" * 70_000)])
+    assert store.head() is None
+
+
+@pytest.fixture
+def unguarded(raw: Raw, is_sqlite: bool) -> Callable[[], None]:
+    """A function that takes the guards away, as whoever owns the database can."""
+
+    def drop() -> None:
+        if is_sqlite:
+            for (name,) in raw("SELECT name FROM sqlite_master WHERE type = 'trigger'"):
+                raw(f"DROP TRIGGER {name}")
+        else:
+            for table in ("audit_logs", "audit_heads", "audit_tiles"):
+                raw(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+
+    return drop
