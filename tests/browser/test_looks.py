@@ -133,6 +133,7 @@ def test_everything_can_be_read_without_script(open_page: OpenPage) -> None:
     expect(page.locator("tr.event").first).not_to_have_id(first or "")
     page.get_by_label("Search the log").fill("status:denied")
     page.get_by_role("button", name="Search").click()
+    page.wait_for_url("**/events?q=status%3Adenied*")
     outcomes = page.locator("tr.event .outcome").all_inner_texts()
     assert outcomes
     assert set(outcomes) == {"denied"}

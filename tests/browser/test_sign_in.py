@@ -36,6 +36,8 @@ def test_the_form_works_with_the_keyboard_alone(open_page: OpenPage, site: Site)
     """The name has the focus; Tab leads to the password, Enter sends the form."""
     page = open_page(signed_in=False)
     page.goto(VIEW)
+    # The focus comes with the first frame that the page draws, which may be later than its load event.
+    expect(page.get_by_label("Username")).to_be_focused()
     page.keyboard.type(site.username)
     page.keyboard.press("Tab")
     page.keyboard.type(site.password)
