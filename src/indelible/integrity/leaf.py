@@ -161,12 +161,10 @@ class Sealed:
     actor_salts: Sequence[bytes | None]
     details_salts: Sequence[bytes | None]
 
-    def without(self, first: int) -> Sealed:
-        """The same without its ``first`` rows."""
-        if not first:
-            return self
-        fields = {name: column[first:] for name, column in self.fields.items()}
-        return Sealed(fields, self.leaf_hashes[first:], self.actor_salts[first:], self.details_salts[first:])
+    def part(self, start: int, end: int) -> Sealed:
+        """The rows ``start`` up to ``end`` of it."""
+        fields = {name: column[start:end] for name, column in self.fields.items()}
+        return Sealed(fields, self.leaf_hashes[start:end], self.actor_salts[start:end], self.details_salts[start:end])
 
 
 def seal(events: Sequence[AuditEvent], *, writer_id: UUID, first: int, recorded_at: int, salts: bytes) -> Sealed:

@@ -18,8 +18,8 @@ from indelible.stores.schema import COLUMNS, SEGMENT_UNIT
 
 #: One append takes at most so many events; the drainer's batches are far smaller.
 MAX_EVENTS: Final = 65_536
-#: Events that are hashed while the database writes as many others.
-PART: Final = 100
+#: Events that are sealed and written as one piece: while the database is busy with it, the next one is made.
+PART: Final = 250
 #: Below SEGMENT_UNIT only powers of two from here on, for tests: a segment stays a whole Merkle tile.
 _SMALLEST_SEGMENT: Final = 256
 #: The years 1 to 9999, which every reader and export can write down.
@@ -54,11 +54,8 @@ class Offer:
 
     def parts(self, skip: int) -> Iterator[Sealed]:
         """The events but the first ``skip``, sealed. Raises RowRefused."""
-        if self.sealed is not None:
-            yield self.sealed.without(skip)
-            return
         for at in range(skip, len(self.events), PART):
-            yield self.seal(at, at + PART)
+            yield self.seal(at, at + PART) if self.sealed is None else self.sealed.part(at, at + PART)
 
     def seal(self, start: int, end: int) -> Sealed:
         """The events ``start`` up to ``end``, sealed. Raises RowRefused for one that cannot be a leaf."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any, Final
 
 import psycopg
+from psycopg.waiting import Wait
 
 #: Seconds without an answer after which the server counts as gone. Longer than any time-out that the server itself has for
 #: a writer's statements; keep-alives do not find a proxy that answers them and forwards nothing.
@@ -40,6 +41,22 @@ class PatientConnection(psycopg.Connection[Any]):
 
 
 class WritingConnection(PatientConnection):
-    """The connection that appends."""
+    """The connection that appends. ``meanwhile`` is called once, when next the server has work and we wait for it."""
 
     patience = WRITE_PATIENCE
+    meanwhile: Callable[[], object] | None = None
+
+    def _bounded(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        return super()._bounded(gen if self.meanwhile is None else self._busy(gen))
+
+    def _busy(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+        try:
+            wanted = next(gen)
+            while True:
+                # All is sent, and there is no answer yet.
+                if wanted == Wait.R and self.meanwhile is not None:
+                    work, self.meanwhile = self.meanwhile, None
+                    work()
+                wanted = gen.send((yield wanted))
+        except StopIteration as done:
+            return done.value

@@ -24,6 +24,7 @@ try:
 
     from indelible.stores import pgtypes
     from indelible.stores.pgconnection import PatientConnection, WritingConnection
+    from indelible.stores.pgcopy import copy_in
 except ImportError as error:
     raise ConfigurationError("PostgreSQL needs psycopg 3", hint="pip install 'indelible[postgres]'") from error
 
@@ -73,7 +74,7 @@ class PostgresStore(SegmentedStore):
     def __init__(self, url: str, *, segment_rows: int = 262_144, prepare: Prepare | None = None) -> None:
         super().__init__(url, segment_rows=segment_rows, prepare=prepare)
         self._hashes_ahead = False
-        self._writer: psycopg.Connection[Any] | None = None
+        self._writer: WritingConnection | None = None
 
     def _reading_engine(self) -> Engine:
         # Each statement is its own transaction: readers hold no snapshot.
@@ -145,7 +146,7 @@ class PostgresStore(SegmentedStore):
         self._make_ahead(writer, batch.end, newest)
         return batch.end, batch.edge
 
-    def _connected(self) -> psycopg.Connection[Any]:
+    def _connected(self) -> WritingConnection:
         if self._engine is None:
             raise StoreUnavailable("the store is not open", hint="call open() first")
         if self._writer is None:
@@ -164,7 +165,7 @@ class PostgresStore(SegmentedStore):
                 # Closing rolls back as well, and the error that brought us here is the one to report.
                 self._discard_writer()
 
-    def _begin(self, writer_id: UUID) -> tuple[psycopg.Connection[Any], _Head, _Last, _Span]:
+    def _begin(self, writer_id: UUID) -> tuple[WritingConnection, _Head, _Last, _Span]:
         """Take the log's lock; return the connection, the newest head, the writer's last, the newest segment."""
         statements = _BEGIN.format(writer=writer_id)
         reused = self._writer is not None
@@ -185,18 +186,13 @@ class PostgresStore(SegmentedStore):
         _, head, last, newest = answers
         return self._connected(), head or (0, None), last, newest or (0, 0)
 
-    def _write(self, writer: psycopg.Connection[Any], batch: Batch, newest: _Span) -> None:
+    def _write(self, writer: WritingConnection, batch: Batch, newest: _Span) -> None:
         start, reach = newest
         if batch.end > reach:
             self._advance(writer, batch.end)
+        # While the server puts one part into its indexes, the next one is hashed here.
+        copy_in(writer, _COPY, _COPY_TYPES, batch.rows(epoch=pgtypes.POSTGRES_EPOCH, ids=list))
         with writer.cursor() as cursor:
-            with cursor.copy(_COPY) as copy:
-                copy.set_types(_COPY_TYPES)
-                write = copy.write_row
-                # While the server puts one part into its indexes, the next one is hashed here.
-                for part in batch.rows(epoch=pgtypes.POSTGRES_EPOCH, ids=list):
-                    for row in part:
-                        write(row)
             if batch.tiles:
                 cursor.executemany(
                     "INSERT INTO audit_tiles (level, number, hashes) VALUES (%s, %s, %s)",
@@ -212,11 +208,11 @@ class PostgresStore(SegmentedStore):
             # Crash before here ⇒ none of it happened; after ⇒ all of it, and the replay finds the writer's position.
             cursor.execute("COMMIT")
 
-    def _advance(self, writer: psycopg.Connection[Any], need: int) -> None:
+    def _advance(self, writer: WritingConnection, need: int) -> None:
         """Make the segments that ``need`` rows take, and record the spans of those that are full."""
         writer.execute("SELECT audit_advance(%s, %s)", (need, self._segment_rows))
 
-    def _make_ahead(self, writer: psycopg.Connection[Any], size: int, newest: _Span) -> None:
+    def _make_ahead(self, writer: WritingConnection, size: int, newest: _Span) -> None:
         """Make the next segment when three quarters of the newest are full. The append is done: a failure waits."""
         start, reach = newest
         if size >= reach or 4 * (size - start) < 3 * (reach - start):
@@ -235,19 +231,19 @@ class PostgresStore(SegmentedStore):
         return postgres_schema.compare(connection, str(schema), known)
 
 
-def _tile(writer: psycopg.Connection[Any], tile: Tile) -> bytes:
+def _tile(writer: WritingConnection, tile: Tile) -> bytes:
     found = writer.execute(
         "SELECT hashes FROM audit_tiles WHERE level = %s AND number = %s", (tile.level, tile.index)
     ).fetchone()
     return b"" if found is None else found[0]
 
 
-def _id_at(writer: psycopg.Connection[Any], seq: int) -> UUID | None:
+def _id_at(writer: WritingConnection, seq: int) -> UUID | None:
     found = writer.execute("SELECT id FROM audit_logs WHERE seq = %s", (seq,)).fetchone()
     return None if found is None else found[0]
 
 
-def _leaf_hashes(writer: psycopg.Connection[Any], first: int, end: int) -> list[bytes | None]:
+def _leaf_hashes(writer: WritingConnection, first: int, end: int) -> list[bytes | None]:
     query = "SELECT leaf_hash FROM audit_logs WHERE seq >= %s AND seq < %s ORDER BY seq"
     return [leaf_hash for (leaf_hash,) in writer.execute(query, (first, end))]
 

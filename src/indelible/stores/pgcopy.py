@@ -1,0 +1,85 @@
+"""Rows into PostgreSQL: one COPY after another, so that the server stores one part while the next is made here.
+
+A binary COPY keeps up to a thousand rows back and puts them into the table and its indexes when it ends: while it runs
+the server has next to nothing to do. Several short ones keep both sides busy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from psycopg import Copy
+from psycopg.abc import Buffer
+from psycopg.copy import Writer
+
+from indelible.stores.pgconnection import WritingConnection
+
+
+def copy_in(
+    connection: WritingConnection, statement: str, types: Sequence[str], parts: Iterable[Iterable[Any]]
+) -> None:
+    """Copy the rows of each part by ``statement``, a ``COPY ... FROM STDIN (FORMAT BINARY)`` of columns of ``types``.
+
+    Each next part is taken while the server is busy with the one before. Raises what taking it raises.
+    """
+    coming = _Coming(_blocks(connection, types, parts))
+    block = coming.take()
+    while block is not None:
+        try:
+            with connection.cursor() as cursor, cursor.copy(statement) as copy:
+                copy.write(block)
+                connection.meanwhile = coming.make
+        finally:
+            connection.meanwhile = None
+        block = coming.take()
+
+
+class _Coming:
+    """The next of ``blocks``, made when there is time, and at the latest when it is taken."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._made = False
+        self._block: bytes | None = None
+        self._error: Exception | None = None
+
+    def make(self) -> None:
+        """Make it, if it is not there yet. A failure waits until it is taken."""
+        if not self._made:
+            self._made = True
+            try:
+                self._block = next(self._blocks, None)
+            except Exception as error:  # noqa: BLE001 - raised in take
+                self._error = error
+
+    def take(self) -> bytes | None:
+        """The next block; None after the last."""
+        self.make()
+        if self._error is not None:
+            raise self._error
+        self._made = False
+        return self._block
+
+
+class _Kept(Writer):
+    """Keeps what is written."""
+
+    def __init__(self) -> None:
+        self.parts: list[Buffer] = []
+
+    def write(self, data: Buffer) -> None:
+        """Keep it."""
+        self.parts.append(data)
+
+
+def _blocks(connection: WritingConnection, types: Sequence[str], parts: Iterable[Iterable[Any]]) -> Iterator[bytes]:
+    """Each part in the form of binary COPY, from its signature to its trailer."""
+    for part in parts:
+        kept = _Kept()
+        with Copy(connection.cursor(), binary=True, writer=kept) as copy:
+            copy.set_types(types)
+            write = copy.write_row
+            for row in part:
+                write(row)
+        yield b"".join(kept.parts)
