@@ -2,6 +2,7 @@
 
 * ``sealed``: ``Store.append`` as it is: lock, numbering, hashing, rows, tree, head;
 * ``raw``: COPY or ``executemany`` of ready rows, the values made beforehand, a commit for each batch; no tree, no head;
+* ``raw, in turns`` (several hosts): the same, each batch behind a lock, as any log must whose numbers have no holes;
 * ``encoded`` (PostgreSQL): COPY of blocks that are binary already: what the server takes, whoever asks.
 
 With several hosts each is a process, and the clock runs from the first one's start to the last one's end.
@@ -113,8 +114,8 @@ def postgres_blocks(url: str, batch: int = BATCH) -> list[bytes]:
         return blocks
 
 
-def postgres_raw(url: str, rows: Sequence[Any], batch: int, ready: Ready = _at_once) -> Span:
-    """COPY of ready values, row by row."""
+def postgres_raw(url: str, rows: Sequence[Any], batch: int, ready: Ready = _at_once, *, in_turns: bool = False) -> Span:
+    """COPY of ready values, row by row. ``in_turns``: one batch at a time, whoever's it is."""
     with psycopg.connect(url, autocommit=True) as connection:
         columns = _columns(connection)
         types = [kind for _, kind, _ in columns]
@@ -122,10 +123,13 @@ def postgres_raw(url: str, rows: Sequence[Any], batch: int, ready: Ready = _at_o
         ready()
         began = time.perf_counter()
         for at in range(0, len(rows), batch):
-            with connection.transaction(), connection.cursor() as cursor, cursor.copy(into) as copy:
-                copy.set_types(types)
-                for row in rows[at : at + batch]:
-                    copy.write_row(row)
+            with connection.transaction(), connection.cursor() as cursor:
+                if in_turns:
+                    cursor.execute("SELECT pg_advisory_xact_lock(1)")
+                with cursor.copy(into) as copy:
+                    copy.set_types(types)
+                    for row in rows[at : at + batch]:
+                        copy.write_row(row)
         return began, time.perf_counter()
 
 
@@ -184,15 +188,16 @@ def hosts(context: Context, count: int) -> Iterator[Ways]:
     parts = [rows[number * each : (number + 1) * each] for number in range(count)]
     given = [made(each + 1, seed) for seed in range(count)]
 
-    def raw() -> Mapping[str, float]:
+    def raw(*, in_turns: bool = False) -> Mapping[str, float]:
         url = _with_segment(context, "postgresql")
-        return _rate(len(rows), _together([partial(postgres_raw, url, part, BATCH) for part in parts]))
+        tasks = [partial(postgres_raw, url, part, BATCH, in_turns=in_turns) for part in parts]
+        return _rate(len(rows), _together(tasks))
 
     def sealed() -> Mapping[str, float]:
         url = _with_segment(context, "postgresql")
         return _rate(len(rows), _together([partial(append, url, mine, BATCH) for mine in given]))
 
-    yield {"raw": raw, "sealed": sealed}
+    yield {"raw": raw, "raw, in turns": partial(raw, in_turns=True), "sealed": sealed}
 
 
 def _rate(rows: int, span: Span) -> dict[str, float]:

@@ -17,13 +17,17 @@ from typing import Final
 
 from bench.databases import ENGINES
 from bench.experiment import Context, Experiment, Ways
-from bench.serving import Served, backlog, draining, served
+from bench.serving import Served, backlog, busy, draining, served
 from indelible.directory import oldest_waiting
 from indelible.stores import urls
 
+#: The dress that does no more than any audit log has to.
+LEAST: Final = "least capture"
+#: The bare application while other processes need as much of the machine as a writer and its database's do.
+BESIDE: Final = "bare, beside busy processes"
 #: Nobody listens there.
 _NOWHERE: Final = "postgresql://postgres@127.0.0.1:9/nowhere"
-_DRESSES: Final = ("bare", "ASGI", "BaseHTTPMiddleware", "middleware alone", "indelible")
+_DRESSES: Final = ("bare", "ASGI", "BaseHTTPMiddleware", LEAST, "middleware alone", "indelible")
 _QUICK: Final = ("bare", "ASGI", "BaseHTTPMiddleware", "indelible")
 PEERS: Final = ("bh-fastapi-audit", "auditlog-fastapi")
 _WRITER: Final = "indelible, writer process"
@@ -68,18 +72,18 @@ def _loaded(one: Served, count: int) -> Mapping[str, float]:
 
 @contextmanager
 def latency(context: Context, engine: str) -> Iterator[Ways]:
-    """The bare application, and the audited one in calm and in trouble, each at the same steady rate."""
+    """The bare application alone and beside others, and the audited one in calm and in trouble, all at one steady rate."""
     with ExitStack() as stack:
 
         def serve(name: str, url: str, dress: str = "indelible", *, process: bool = False) -> Served:
             data = context.folder / f"latency-{engine}-{name}"
             return stack.enter_context(served(dress, url, data, process=process, writer=False))
 
-        bare = serve("bare", "", "bare")
+        bare, least = serve("bare", "", "bare"), serve("least", "", LEAST)
         thread = serve("thread", context.databases.fresh(engine))
         behind = serve("behind", context.databases.fresh(engine), process=True)
         stopped = serve("stopped", context.databases.fresh("sqlite") if engine == "sqlite" else _NOWHERE)
-        for one in (thread, stopped):
+        for one in (least, thread, stopped):
             one.load(200)
         bare.load(1000)
         rate = round(2000 / bare.load(2000)["seconds"] / 4)
@@ -107,8 +111,14 @@ def latency(context: Context, engine: str) -> Iterator[Ways]:
             stopped.settle()
             return sample
 
+        def beside() -> Mapping[str, float]:
+            with busy(1 if engine == "sqlite" else 2):
+                return steady(bare)
+
         yield {
             "bare": lambda: steady(bare),
+            BESIDE: beside,
+            LEAST: lambda: steady(least),
             "thread": lambda: _settled(thread, steady(thread)),
             "catching up": catching_up,
             "database stopped": without_database,
