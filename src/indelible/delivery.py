@@ -9,20 +9,25 @@ from dataclasses import dataclass
 class FlushPolicy:
     """Store a journal's waiting events when there are ``batch_size`` of them, or after ``interval`` seconds.
 
-    The interval costs no safety: what waits is in the journal.
+    ``linger`` (seconds) waits for more than ``batch_size``, but not for more than one append takes: to append at all costs
+    as much as some fifty events. Neither costs any safety: what waits is in the journal.
     """
 
     batch_size: int = 10
     interval: float = 5.0
+    linger: float = 0.0
 
-    def due(self, *, waiting: int, since: float, now: float, urgent: bool) -> bool:
-        """Whether to flush ``waiting`` events of which the first was seen at ``since``.
+    def due(self, *, waiting: int, most: int, since: float, now: float, urgent: bool) -> bool:
+        """Whether to flush ``waiting`` events of which the first was seen at ``since``; ``most`` is what one append takes.
 
         ``urgent``: somebody waits for them, or nobody will add to them. A clock that went back counts as elapsed.
         """
         if waiting <= 0:
             return False
-        return urgent or waiting >= self.batch_size or not 0 <= now - since < self.interval
+        waited = now - since
+        if urgent or waiting >= most or not 0 <= waited < self.interval:
+            return True
+        return waiting >= self.batch_size and waited >= self.linger
 
 
 @dataclass(frozen=True, slots=True)

@@ -281,7 +281,8 @@ class Drainer:
         if source.since is None:
             source.since = now
         urgent = not alive or reader.wanted > reader.next
-        if alive and not self._policy.due(waiting=waiting, since=source.since, now=now, urgent=urgent):
+        due = self._policy.due(waiting=waiting, most=self._slice, since=source.since, now=now, urgent=urgent)
+        if alive and not due:
             return False
         if source.cloned:
             self._disown(source)

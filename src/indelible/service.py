@@ -58,6 +58,8 @@ _RESTART: Final = 1.0
 _GRACE: Final = 1.0
 #: Seconds between two looks whether this process drains the data directory, and so runs the followers.
 _FOLLOW: Final = 0.2
+#: Seconds that a drainer of its own lets less than a whole batch wait. As a thread it takes small slices anyway.
+_LINGER: Final = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,19 +409,20 @@ class AuditService:
                 raise
         return journal
 
-    def _new_drainer(self, **options: float) -> Drainer:
-        policy = FlushPolicy(self.settings.batch_size, self.settings.flush_interval)
+    def _new_drainer(self, *, linger: float = 0.0, **options: float) -> Drainer:
+        policy = FlushPolicy(self.settings.batch_size, self.settings.flush_interval, linger)
         directory = Path(self.settings.data_dir)
         return Drainer(directory, self.store, self._record_gap, recorder=self._tally, policy=policy, **options)  # type: ignore[arg-type]
 
     def drain_here(self, ready: threading.Event | None = None) -> None:
         """Be the data directory's drainer, in this thread, until ``close`` is called: what ``indelible writer`` runs.
 
-        Takes batches of up to ``max_batch`` without a pause. Sets ``ready`` before the first round.
+        Takes batches of up to ``max_batch`` without a pause, and waits a little for them to fill. Sets ``ready`` before
+        the first round.
         """
         with self._lifecycle:
             self._open_journal()
-            self._drainer = self._new_drainer(slice_size=self.settings.max_batch, pause=0.0)
+            self._drainer = self._new_drainer(slice_size=self.settings.max_batch, pause=0.0, linger=_LINGER)
             self._threads.append(threading.current_thread())
         if ready is not None:
             ready.set()
