@@ -134,6 +134,8 @@ def test_a_worker_killed_at_a_commit_point(
     with Load(server.port, clients=8).running() as told:
         if point.startswith("retire"):
             answered(told, 200)
+            # One worker may have answered all of that while the other was still starting.
+            eventually(lambda: len(writers(tmp_path / "data" / "journal")) == 2, 60, what="both workers have a journal")
             server.workers()[0].kill()  # a dead writer's journal, to be retired
         eventually(lambda: not once.exists(), 60, what=f"{point} is passed")
         answered(told, 200)
