@@ -14,6 +14,7 @@ from indelible.integrity.leaf import leaf_bytes
 from indelible.integrity.merkle import hash_leaf, root_hash
 from indelible.integrity.tiles import tiles
 from indelible.queries import Filter
+from indelible.stores import base
 from indelible.stores.base import SegmentedStore
 
 Event = Callable[..., AuditEvent]
@@ -63,6 +64,46 @@ def test_two_stores_take_turns(store: SegmentedStore, make_store: MakeStore, eve
         store.append(a, n * 100, [event() for _ in range(100)])
         other.append(b, n * 70, [event() for _ in range(70)])
     check_tree(store, raw)
+
+
+def test_who_is_far_behind_catches_up_without_the_lock(
+    store: SegmentedStore, make_store: MakeStore, event: Event, raw: Raw, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it reads what others have stored they go on, and what they add then is read under the lock."""
+    monkeypatch.setattr(base, "NEAR", 40)
+    a, b = uuid.uuid4(), uuid.uuid4()
+    other: Any = make_store()
+    reading, asked = other._edge_at, []
+
+    def while_reading(writer: Any, head: Any) -> Any:
+        asked.append(head[0])
+        if len(asked) == 1:
+            store.append(a, 100, [event() for _ in range(30)])
+        return reading(writer, head)
+
+    monkeypatch.setattr(other, "_edge_at", while_reading)
+    store.append(a, 0, [event() for _ in range(100)])
+    assert other.append(b, 0, [event()]) == 131
+    assert asked == [100, 130]
+    store.append(a, 130, [event() for _ in range(10)])
+    other.append(b, 1, [event()])
+    assert asked == [100, 130, 141]
+    check_tree(store, raw)
+
+
+def test_who_is_far_behind_a_damaged_tree_does_not_grow_it(
+    store: SegmentedStore, make_store: MakeStore, event: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The root is compared there as well, and the writer is free again afterwards."""
+    monkeypatch.setattr(base, "NEAR", 40)
+    store.append(uuid.uuid4(), 0, [event() for _ in range(100)])
+    other: Any = make_store()
+    right = other._edge_at
+    monkeypatch.setattr(other, "_edge_at", lambda writer, head: right(writer, (head[0], bytes(32))))
+    with pytest.raises(TreeDamaged):
+        other.append(uuid.uuid4(), 0, [event()])
+    monkeypatch.setattr(other, "_edge_at", right)
+    assert other.append(uuid.uuid4(), 0, [event()]) == 101
 
 
 def test_a_restarted_writer_finds_the_edge_again(

@@ -8,7 +8,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import URL, Connection, Engine, event, select
@@ -29,6 +29,8 @@ from indelible.stores.schema import heads, segment_spans, segment_table, segment
 from indelible.stores.sql import SqlReader
 from indelible.stores.versions import check_version
 
+#: Rows of others that are read under the log's lock, to grow the tree behind them: some 50 ms. More are read before it.
+NEAR: Final = 16_384
 _inherited: list[object] = []
 
 Prepare = Callable[[Engine], None]
@@ -123,6 +125,10 @@ class SegmentedStore(SqlReader):
         with self._lock, translated():
             size, self._edge = self._append(offered)
             return size
+
+    def _is_far(self, size: int) -> bool:
+        """Whether so much has been stored by others that to read it would keep them from the lock for too long."""
+        return size - self._edge.size > NEAR
 
     def position(self, writer_id: UUID) -> int:
         """How many numbers of this writer are used up: its next ``writer_seq``. 0 for an unknown writer."""

@@ -124,12 +124,12 @@ class PostgresStore(SegmentedStore):
             writer, head, last, newest = self._begin(offered.writer_id)
             # Alone, this writer hashes while the server writes; among others, while it would wait for the lock.
             self._hashes_ahead = time.monotonic() - began > _CONTENDED
-            edge = edge_at(
-                *head,
-                self._edge,
-                read_tile=lambda tile: _tile(writer, tile),
-                read_leaf_hashes=lambda first, end: _leaf_hashes(writer, first, end),
-            )
+            if self._is_far(head[0]):
+                # What is stored does not change: it is read without the lock, which every other writer would wait for.
+                writer.execute("ROLLBACK")
+                self._edge = self._edge_at(writer, head)
+                writer, head, last, newest = self._begin(offered.writer_id)
+            edge = self._edge_at(writer, head)
             batch = plan(
                 offered,
                 edge=edge,
@@ -185,6 +185,14 @@ class PostgresStore(SegmentedStore):
                 break
         _, head, last, newest = answers
         return self._connected(), head or (0, None), last, newest or (0, 0)
+
+    def _edge_at(self, writer: WritingConnection, head: _Head) -> RightEdge:
+        return edge_at(
+            *head,
+            self._edge,
+            read_tile=lambda tile: _tile(writer, tile),
+            read_leaf_hashes=lambda first, end: _leaf_hashes(writer, first, end),
+        )
 
     def _write(self, writer: WritingConnection, batch: Batch, newest: _Span) -> None:
         start, reach = newest

@@ -90,21 +90,18 @@ class SqliteStore(SegmentedStore):
     def _append(self, offered: Offer) -> tuple[int, RightEdge]:
         writer = self._connected()
         try:
-            # The log's lock: one writer at a time in the whole file.
-            writer.execute("BEGIN IMMEDIATE")
-            size, root = _row(writer, "SELECT size, root FROM audit_heads ORDER BY size DESC LIMIT 1") or (0, None)
+            head = _begin(writer)
+            if self._is_far(head[0]):
+                # What is stored does not change: it is read without the lock, which every other writer would wait for.
+                writer.execute("ROLLBACK")
+                self._edge = self._edge_at(writer, head)
+                head = _begin(writer)
             last = _row(
                 writer,
                 "SELECT writer_seq, size FROM audit_heads WHERE writer_id = ? ORDER BY size DESC LIMIT 1",
                 (str(offered.writer_id),),
             )
-            edge = edge_at(
-                size,
-                root,
-                self._edge,
-                read_tile=lambda tile: _tile(writer, tile),
-                read_leaf_hashes=lambda first, end: _leaf_hashes(writer, first, end),
-            )
+            edge = self._edge_at(writer, head)
             batch = plan(
                 offered,
                 edge=edge,
@@ -118,7 +115,15 @@ class SqliteStore(SegmentedStore):
         except BaseException:
             self._abandon(writer)
             raise
-        return (size, edge) if batch is None else (batch.end, batch.edge)
+        return (edge.size, edge) if batch is None else (batch.end, batch.edge)
+
+    def _edge_at(self, writer: sqlite3.Connection, head: tuple[int, bytes | None]) -> RightEdge:
+        return edge_at(
+            *head,
+            self._edge,
+            read_tile=lambda tile: _tile(writer, tile),
+            read_leaf_hashes=lambda first, end: _leaf_hashes(writer, first, end),
+        )
 
     def _abandon(self, writer: sqlite3.Connection) -> None:
         try:
@@ -184,6 +189,12 @@ class SqliteStore(SegmentedStore):
             # Without them nothing says which segments there should be.
             return sqlite_schema.compare(stored, [])
         return sqlite_schema.compare(stored, self._segments(connection))
+
+
+def _begin(writer: sqlite3.Connection) -> tuple[int, bytes | None]:
+    """Take the log's lock, one writer at a time in the whole file; return size and root of the newest head."""
+    writer.execute("BEGIN IMMEDIATE")
+    return _row(writer, "SELECT size, root FROM audit_heads ORDER BY size DESC LIMIT 1") or (0, None)
 
 
 def _row(connection: sqlite3.Connection, query: str, parameters: tuple[Any, ...] = ()) -> Any:
