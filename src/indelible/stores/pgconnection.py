@@ -30,6 +30,8 @@ class PatientConnection(psycopg.Connection[Any]):
         try:
             wanted = next(gen)
             while True:
+                if wanted == Wait.R:
+                    self._awaits_answer()
                 ready = yield wanted
                 # Nothing is ready: psycopg looks at the clock, which it does every tenth of a second.
                 if not ready and time.monotonic() > deadline:
@@ -39,6 +41,9 @@ class PatientConnection(psycopg.Connection[Any]):
         except StopIteration as done:
             return done.value
 
+    def _awaits_answer(self) -> None:
+        """All is sent, and there is no answer yet."""
+
 
 class WritingConnection(PatientConnection):
     """The connection that appends. ``meanwhile`` is called once, when next the server has work and we wait for it."""
@@ -46,17 +51,7 @@ class WritingConnection(PatientConnection):
     patience = WRITE_PATIENCE
     meanwhile: Callable[[], object] | None = None
 
-    def _bounded(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        return super()._bounded(gen if self.meanwhile is None else self._busy(gen))
-
-    def _busy(self, gen: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-        try:
-            wanted = next(gen)
-            while True:
-                # All is sent, and there is no answer yet.
-                if wanted == Wait.R and self.meanwhile is not None:
-                    work, self.meanwhile = self.meanwhile, None
-                    work()
-                wanted = gen.send((yield wanted))
-        except StopIteration as done:
-            return done.value
+    def _awaits_answer(self) -> None:
+        if self.meanwhile is not None:
+            work, self.meanwhile = self.meanwhile, None
+            work()
