@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from indelible.ports import StoredCheckpoint
 from tests.stores.conftest import AnyStore
 
@@ -20,3 +22,18 @@ def test_the_newest_checkpoints_come_first(store: AnyStore) -> None:
     assert list(store.newest_checkpoints(99)) == stored[::-1]
     assert store.newest_checkpoint() == stored[-1]
     assert list(store.checkpoints(first=5)) == stored[1:]
+
+
+def test_a_closed_lease_can_be_taken_at_once(store: AnyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even while its connection is still open: a server may notice late that a client has gone."""
+    first = store.lease()
+    assert first is not None
+    assert store.lease() is None
+    with monkeypatch.context() as patched:
+        patched.setattr(first._engine, "dispose", lambda: None)
+        first.close()
+    second = store.lease()
+    assert second is not None
+    second.close()
+    first._engine.dispose()
+    first.close()

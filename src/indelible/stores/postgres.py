@@ -80,10 +80,6 @@ class PostgresStore(SegmentedStore):
         # Each statement is its own transaction: readers hold no snapshot.
         engine = self._make_engine(isolation_level="AUTOCOMMIT")
 
-        @event.listens_for(engine, "do_connect")
-        def connect(_: object, __: object, positional: Any, keywords: Any) -> PatientConnection:
-            return PatientConnection.connect(*positional, **keywords)
-
         @event.listens_for(engine, "connect")
         def reading(connection: Any, _: object) -> None:
             pgtypes.register(connection)
@@ -99,7 +95,7 @@ class PostgresStore(SegmentedStore):
     def _make_engine(self, **options: Any) -> Engine:
         # The URL's own settings win over ours.
         arguments = {key: value for key, value in _CONNECT.items() if key not in self._address.query}
-        return create_engine(
+        engine = create_engine(
             self._address,
             connect_args=arguments,
             pool_size=4,
@@ -109,6 +105,12 @@ class PostgresStore(SegmentedStore):
             hide_parameters=True,  # a traceback must not hold what is in the log
             **options,
         )
+
+        @event.listens_for(engine, "do_connect")
+        def connect(_: object, __: object, positional: Any, keywords: Any) -> PatientConnection:
+            return PatientConnection.connect(*positional, **keywords)
+
+        return engine
 
     def _lock_file(self) -> None:
         return None

@@ -19,7 +19,9 @@ from indelible.stores.schema import checkpoints
 _SLICE: Final = 1000
 #: Second advisory lock class: the first is taken for the length of an append, this one for as long as we publish.
 PUBLISHER_CLASS: Final = 0x1DE11B1F
-_LOCK: Final = f"SELECT pg_try_advisory_lock({PUBLISHER_CLASS}, 'audit_heads'::regclass::oid::integer)"
+_KEY: Final = f"{PUBLISHER_CLASS}, 'audit_heads'::regclass::oid::integer"
+_LOCK: Final = f"SELECT pg_try_advisory_lock({_KEY})"
+_UNLOCK: Final = f"SELECT pg_advisory_unlock({_KEY})"
 #: What the connections of both engines need for an insert that is durable and does not wait for ever.
 _SESSION: Final = (
     "SET synchronous_commit = on",
@@ -74,6 +76,7 @@ class Lease:
         self._engine = engine
         self._connection = connection
         self._lock_fd = lock_fd
+        self._is_of_database = lock_fd < 0
 
     @classmethod
     def take(cls, engine: Engine, lock_file: Path | None) -> Lease | None:
@@ -85,14 +88,13 @@ class Lease:
                 connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
                 for statement in _SESSION if lock_file is None else _FILE:
                     connection.execute(text(statement))
-                taken = bool(connection.scalar(text(_LOCK))) if lock_file is None else fd >= 0
-                lease = cls(engine, connection, fd)
+                if fd >= 0 or (lock_file is None and connection.scalar(text(_LOCK))):
+                    return cls(engine, connection, fd)
+                connection.close()
         except BaseException:
             engine.dispose()
             raise
-        if taken:
-            return lease
-        lease.close()
+        engine.dispose()
         return None
 
     def newest(self) -> StoredCheckpoint | None:
@@ -109,7 +111,11 @@ class Lease:
             )
 
     def close(self) -> None:
-        """Let somebody else publish. Closing twice does nothing."""
+        """Let somebody else publish, who may do so at once. Closing twice does nothing."""
+        with suppress(StoreError), translated():
+            # Said, not left to the server, which may notice only later that the connection is gone.
+            if self._is_of_database and not (self._connection.closed or self._connection.invalidated):
+                self._connection.execute(text(_UNLOCK))
         with suppress(StoreError), translated():
             self._connection.close()
             self._engine.dispose()
