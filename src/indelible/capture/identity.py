@@ -6,7 +6,6 @@ import hashlib
 import math
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -44,7 +43,7 @@ class TokenVerifier:
     """Verifies ``Authorization: Bearer`` tokens (RFC 7519) and remembers, within bounds, those it has verified.
 
     Each algorithm is pinned to the one key of its kind, so ``none`` and a public key used as a shared secret never
-    verify. The memory is keyed by the token's SHA-256, so no token is kept, and a remembered token is held to its
+    verify. The memory is keyed by the header's SHA-256, so no token is kept, and a remembered token is held to its
     ``exp`` and ``nbf`` at each use. ``now`` is the clock, Unix time in seconds.
     Raises ConfigurationError for a key that is none, and for algorithms that no key can serve.
     """
@@ -57,22 +56,22 @@ class TokenVerifier:
         self._issuer = settings.jwt_issuer
         self._claim = settings.jwt_user_claim
         self._now = now
-        self._cache: OrderedDict[bytes, tuple[Identity, float, float]] = OrderedDict()
+        self._cache: dict[bytes, tuple[Identity, float, float]] = {}
         self._lock = threading.Lock()
 
     def identify(self, authorization: bytes | None) -> Identity:
         """Who the header names. Never raises; without a key no token is looked at."""
         if authorization is None or not self._keys:
             return ANONYMOUS
-        scheme, _, token = authorization.partition(b" ")
-        if scheme.lower() != b"bearer":
-            return ANONYMOUS
-        token = token.strip()
-        if not token or len(token) > _MAX_TOKEN:
-            return Identity(reason="malformed")
-        digest = hashlib.sha256(token).digest()
-        known = self._recall(digest)
+        digest = hashlib.sha256(authorization).digest()
+        known = self._cache.get(digest)
         if known is None:
+            scheme, _, token = authorization.partition(b" ")
+            if scheme.lower() != b"bearer":
+                return ANONYMOUS
+            token = token.strip()
+            if not token or len(token) > _MAX_TOKEN:
+                return Identity(reason="malformed")
             known = self._verify(token)
             if known[0].user_id is None:
                 return known[0]
@@ -85,18 +84,12 @@ class TokenVerifier:
             return Identity(reason="not yet valid")
         return identity
 
-    def _recall(self, digest: bytes) -> tuple[Identity, float, float] | None:
-        with self._lock:
-            known = self._cache.get(digest)
-            if known is not None:
-                self._cache.move_to_end(digest)
-            return known
-
     def _keep(self, digest: bytes, known: tuple[Identity, float, float]) -> None:
+        # The oldest goes, used or not: to note each use would cost every request more than this costs one in thousands.
         with self._lock:
             self._cache[digest] = known
             if len(self._cache) > _CACHE_SIZE:
-                self._cache.popitem(last=False)
+                del self._cache[next(iter(self._cache))]
 
     def _verify(self, token: bytes) -> tuple[Identity, float, float]:
         try:

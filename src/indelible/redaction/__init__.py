@@ -98,7 +98,8 @@ class Redactor:
 
     def path_secrets(self, parameters: Mapping[str, object]) -> tuple[str, ...]:
         """The values of those path parameters whose names are secret, such as ``/reset/{token}``."""
-        return tuple(str(value) for name, value in parameters.items() if self._rules.in_path(name) and value)
+        # A list's loop, not a generator's: this is the request path.
+        return tuple([str(value) for name, value in parameters.items() if self._rules.in_path(name) and value])
 
     def target(self, path: str, query: str = "") -> str:
         """A request's path and query string, secret parameters masked, bounded as ``request_path``. Never raises."""
