@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,22 +14,29 @@ POLICY = FlushPolicy(batch_size=10, interval=5.0)
 
 def test_flush_on_batch_size_interval_or_urgency() -> None:
     """Ten events, five seconds, or somebody who waits: any of them is enough."""
-    assert not POLICY.due(most=50, waiting=9, since=100, now=104.9, urgent=False)
-    assert POLICY.due(most=50, waiting=10, since=100, now=100, urgent=False)
-    assert POLICY.due(most=50, waiting=1, since=100, now=105, urgent=False)
-    assert POLICY.due(most=50, waiting=1, since=100, now=100, urgent=True)
-    assert not POLICY.due(most=50, waiting=0, since=0, now=100, urgent=True)
+    assert not POLICY.due(waiting=9, since=100, now=104.9, urgent=False)
+    assert POLICY.due(waiting=10, since=100, now=100, urgent=False)
+    assert POLICY.due(waiting=1, since=100, now=105, urgent=False)
+    assert POLICY.due(waiting=1, since=100, now=100, urgent=True)
+    assert not POLICY.due(waiting=0, since=0, now=100, urgent=True)
 
 
 def test_lingering_for_a_larger_batch() -> None:
     """With ``linger`` a batch waits for more, but not for more than an append takes, and not when somebody waits."""
-    policy = FlushPolicy(batch_size=10, interval=5.0, linger=0.25)
-    assert not policy.due(most=1_000, waiting=10, since=100, now=100.125, urgent=False)
-    assert not policy.due(most=1_000, waiting=9, since=100, now=100.25, urgent=False)
-    assert policy.due(most=1_000, waiting=10, since=100, now=100.25, urgent=False)
-    assert policy.due(most=1_000, waiting=1_000, since=100, now=100, urgent=False)
-    assert policy.due(most=1_000, waiting=1, since=100, now=100, urgent=True)
-    assert policy.due(most=1_000, waiting=1, since=100, now=105, urgent=False)
+    policy = FlushPolicy(batch_size=10, interval=5.0, linger=0.25, slice_size=1_000)
+    assert not policy.due(waiting=10, since=100, now=100.125, urgent=False)
+    assert not policy.due(waiting=9, since=100, now=100.25, urgent=False)
+    assert policy.due(waiting=10, since=100, now=100.25, urgent=False)
+    assert policy.due(waiting=1_000, since=100, now=100, urgent=False)
+    assert policy.due(waiting=1, since=100, now=100, urgent=True)
+    assert policy.due(waiting=1, since=100, now=105, urgent=False)
+
+
+def test_whoever_falls_behind_takes_more_at_once() -> None:
+    """Fifty as long as few wait, then an eighth of them, a thousand at the most; never more than ``max_batch``."""
+    sizes = {waiting: POLICY.size(waiting) for waiting in (1, 50, 400, 800, 8_000, 1_000_000)}
+    assert sizes == {1: 50, 50: 50, 400: 50, 800: 100, 8_000: 1_000, 1_000_000: 1_000}
+    assert FlushPolicy(max_batch=7).size(800) == 7
 
 
 EIGHTHS = st.integers(0, 80).map(lambda eighths: eighths / 8)
@@ -36,16 +45,17 @@ EIGHTHS = st.integers(0, 80).map(lambda eighths: eighths / 8)
 @given(waiting=st.integers(0, 5_000), most=st.integers(1, 5_000), waited=EIGHTHS, linger=EIGHTHS, urgent=st.booleans())
 def test_lingering_never_flushes_sooner(waiting: int, most: int, waited: float, linger: float, urgent: bool) -> None:
     """What is due with ``linger`` is due without it; what is not due with it is due once it is over."""
-    policy = FlushPolicy(batch_size=10, interval=5.0, linger=linger)
-    without = POLICY.due(most=most, waiting=waiting, since=100, now=100 + waited, urgent=urgent)
-    assert without or not policy.due(most=most, waiting=waiting, since=100, now=100 + waited, urgent=urgent)
+    calm = FlushPolicy(batch_size=10, interval=5.0, slice_size=most, max_batch=most)
+    policy = replace(calm, linger=linger)
+    without = calm.due(waiting=waiting, since=100, now=100 + waited, urgent=urgent)
+    assert without or not policy.due(waiting=waiting, since=100, now=100 + waited, urgent=urgent)
     if without:
-        assert policy.due(most=most, waiting=waiting, since=100, now=100 + waited + linger, urgent=urgent)
+        assert policy.due(waiting=waiting, since=100, now=100 + waited + linger, urgent=urgent)
 
 
 def test_a_clock_that_jumps_back_flushes() -> None:
     """An interval measured across a jump must not wait for an hour."""
-    assert POLICY.due(most=50, waiting=1, since=3700, now=100, urgent=False)
+    assert POLICY.due(waiting=1, since=3700, now=100, urgent=False)
 
 
 @given(failures=st.integers(1, 10**6), jitter=st.floats(0, 1, exclude_max=True))

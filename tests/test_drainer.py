@@ -51,7 +51,6 @@ class Bench:
             self.gaps.append,
             policy=FlushPolicy(batch_size=10, interval=5.0),
             backoff=Backoff(base=1.0, cap=8.0),
-            slice_size=50,
             clock=self.clock,
             jitter=lambda: 0.0,
         )

@@ -95,11 +95,7 @@ class _Done:
 
 
 class Drainer:
-    """Drains one data directory into one store. ``step`` does the work; ``run`` repeats it until ``stop``.
-
-    ``slice_size`` is the most events in one append. ``pause`` (seconds) is slept between two slices: as a thread beside
-    a busy event loop it has to be real, in a process of its own it is 0.
-    """
+    """Drains one data directory into one store. ``step`` does the work; ``run`` repeats it until ``stop``."""
 
     def __init__(
         self,
@@ -110,8 +106,6 @@ class Drainer:
         recorder: Recorder | None = None,
         policy: FlushPolicy | None = None,
         backoff: Backoff | None = None,
-        slice_size: int = 50,
-        pause: float = 0.002,
         clock: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -122,8 +116,6 @@ class Drainer:
         self._recorder = recorder or Tally()
         self._policy = policy or FlushPolicy()
         self._backoff = backoff or Backoff()
-        self._slice = slice_size
-        self._pause = pause
         self._clock = clock
         self._jitter = jitter
         self._sources: dict[Path, _Source] = {}
@@ -192,7 +184,7 @@ class Drainer:
                 source.known, trouble = False, error
         if trouble is not None:
             self._failed(trouble, now)
-        return self._pause if busy else POLL
+        return self._policy.pause if busy else POLL
 
     def _failed(self, error: IndelibleError | OSError, now: float) -> None:
         self._failures += 1
@@ -269,7 +261,7 @@ class Drainer:
     # --- one journal --------------------------------------------------------------------------------------------------
 
     def _drain(self, source: _Source, now: float) -> bool:
-        """Store what is due of one journal, at most one slice; True if there is more."""
+        """Store what is due of one journal, in one append; True if there is more."""
         reader = source.reader
         if not source.known:
             self.store.open()
@@ -281,13 +273,13 @@ class Drainer:
         if source.since is None:
             source.since = now
         urgent = not alive or reader.wanted > reader.next
-        due = self._policy.due(waiting=waiting, most=self._slice, since=source.since, now=now, urgent=urgent)
+        due = self._policy.due(waiting=waiting, since=source.since, now=now, urgent=urgent)
         if alive and not due:
             return False
         if source.cloned:
             self._disown(source)
         damaged = source.stuck is not None and not 0 <= now - source.stuck < PATIENCE
-        items = reader.read(self._slice, final=damaged or not alive)
+        items = reader.read(self._policy.size(waiting), final=damaged or not alive)
         if not items:
             if not alive and not self._settle_intents(source):
                 self._retire(source)
@@ -382,7 +374,7 @@ class Drainer:
         log.critical("writer %s was cloned: its waiting events are kept as dead letters", reader.writer_id)
         reader.seek(reader.stored)
         first, done = reader.next, _Done()
-        while items := reader.read(self._slice, final=True):
+        while items := reader.read(self._policy.max_batch, final=True):
             for item in items:
                 if isinstance(item, Frame):
                     self._keep(reader.writer_id, item.number, item.payload)

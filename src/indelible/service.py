@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal, Unpack, get_args
 from uuid import UUID, uuid4
@@ -58,7 +58,7 @@ _RESTART: Final = 1.0
 _GRACE: Final = 1.0
 #: Seconds between two looks whether this process drains the data directory, and so runs the followers.
 _FOLLOW: Final = 0.2
-#: Seconds that a drainer of its own lets less than a whole batch wait. As a thread it takes small slices anyway.
+#: Seconds that a drainer in a process of its own lets less than a whole batch wait. A thread takes small ones anyway.
 _LINGER: Final = 0.2
 
 
@@ -377,7 +377,7 @@ class AuditService:
             self._closing.clear()
             self._threads = [threading.Thread(target=self._syncer.run, name="indelible-sync", daemon=True)]
             if self.settings.writer == "thread":
-                self._drainer = self._new_drainer()
+                self._drainer = self._new_drainer(alone=False)
                 self._threads.append(threading.Thread(target=self._drain_loop, name="indelible-drainer", daemon=True))
             if self._followers:
                 following = threading.Thread(target=self._follow_loop, name="indelible-followers", daemon=True)
@@ -409,10 +409,12 @@ class AuditService:
                 raise
         return journal
 
-    def _new_drainer(self, *, linger: float = 0.0, **options: float) -> Drainer:
-        policy = FlushPolicy(self.settings.batch_size, self.settings.flush_interval, linger)
-        directory = Path(self.settings.data_dir)
-        return Drainer(directory, self.store, self._record_gap, recorder=self._tally, policy=policy, **options)  # type: ignore[arg-type]
+    def _new_drainer(self, *, alone: bool) -> Drainer:
+        settings = self.settings
+        policy = FlushPolicy(settings.batch_size, settings.flush_interval, max_batch=settings.max_batch)
+        if alone:
+            policy = replace(policy, slice_size=settings.max_batch, pause=0.0, linger=_LINGER)
+        return Drainer(Path(settings.data_dir), self.store, self._record_gap, recorder=self._tally, policy=policy)
 
     def drain_here(self, ready: threading.Event | None = None) -> None:
         """Be the data directory's drainer, in this thread, until ``close`` is called: what ``indelible writer`` runs.
@@ -422,7 +424,7 @@ class AuditService:
         """
         with self._lifecycle:
             self._open_journal()
-            self._drainer = self._new_drainer(slice_size=self.settings.max_batch, pause=0.0, linger=_LINGER)
+            self._drainer = self._new_drainer(alone=True)
             self._threads.append(threading.current_thread())
         if ready is not None:
             ready.set()

@@ -62,7 +62,12 @@ class Settings(BaseSettings):
         description="Who drains the journals: a thread of one of the workers, or a process of its own,"
         " started with `indelible writer`.",
     )
-    max_batch: int = Field(1000, ge=1, le=65_536, description="The most events in one append of `indelible writer`.")
+    max_batch: int = Field(
+        1000,
+        ge=1,
+        le=65_536,
+        description="The most events in one append; a thread takes so many only when it is far behind.",
+    )
     on_full: Literal["shed", "block", "raise"] = Field(
         "shed",
         description="What `log()` does with an event that the journal cannot take: `shed` counts it and records the"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -24,7 +25,10 @@ from indelible.stores.wal import use_wal
 
 #: Seconds to wait for another writer's transaction, which takes milliseconds.
 BUSY_TIMEOUT: Final = 10.0
-_PLACES: Final = ", ".join("?" * len(COLUMNS))
+#: Rows in one statement. Beside a busy event loop each statement waits for the interpreter when it is done: row by row, a
+#: thread would fall behind for ever.
+_TOGETHER: Final = 50
+_PLACES: Final = f"({', '.join('?' * len(COLUMNS))})"
 
 
 class SqliteStore(SegmentedStore):
@@ -143,11 +147,13 @@ class SqliteStore(SegmentedStore):
                     writer, number + 1, end, end + (end - start or self._segment_rows)
                 )
             until = min(end, batch.end)
-            # OR ROLLBACK as in the insert guards: nothing in the statement may end in ABORT, which would halve the rate.
-            writer.executemany(
-                f"INSERT OR ROLLBACK INTO audit_logs_{number} VALUES ({_PLACES})",
-                rows[size - batch.first : until - batch.first],
-            )
+            for at in range(size, until, _TOGETHER):
+                some = rows[at - batch.first : min(at + _TOGETHER, until) - batch.first]
+                # OR ROLLBACK as in the insert guards: nothing in the statement may end in ABORT, which would halve the rate.
+                writer.execute(
+                    f"INSERT OR ROLLBACK INTO audit_logs_{number} VALUES {', '.join([_PLACES] * len(some))}",
+                    list(chain.from_iterable(some)),
+                )
             if until == end:
                 self._close_segment(writer, number)
             size = until
