@@ -8,6 +8,7 @@ import platform
 import sqlite3
 import subprocess
 import time
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
@@ -59,8 +60,12 @@ def cpu_seconds(pid: int) -> float:
 
 def thread_seconds(pid: int) -> dict[int, float]:
     """The same for each thread that is alive."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return {int(task.name): int((task / "schedstat").read_text().split()[0]) / 1e9 for task in tasks}
+    used = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        # One that ended after it was listed is not alive.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            used[int(task.name)] = int((task / "schedstat").read_text().split()[0]) / 1e9
+    return used
 
 
 def _processor() -> str:

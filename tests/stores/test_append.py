@@ -475,3 +475,16 @@ def test_planning_stores_each_number_once(size: int, position: int, first: int, 
     assert [p["id"].int for p in places] == numbers
     assert [p["seq"] for p in places] == list(range(size, size + len(numbers)))
     assert batch.head == Head(size + len(numbers), batch.edge.root, writer, numbers[-1])
+
+
+def test_rows_go_to_sqlite_many_in_a_statement(sqlite_url: str, event: Make) -> None:
+    """Each statement waits for the interpreter when it is done: one for each row, and a thread beside a busy loop falls behind."""
+    store = SqliteStore(sqlite_url, prepare=upgrade_engine)
+    store.open()
+    writer, told = uuid.uuid4(), list[str]()
+    store.append(writer, 0, [event()])
+    store._connected().set_trace_callback(told.append)
+    assert store.append(writer, 1, [event() for _ in range(1_001)]) == 1_002
+    store.close()
+    inserts = [statement for statement in told if statement.startswith("INSERT OR ROLLBACK INTO audit_logs_")]
+    assert 1 <= len(inserts) <= 21
