@@ -478,7 +478,7 @@ def test_planning_stores_each_number_once(size: int, position: int, first: int, 
 
 
 def test_rows_go_to_sqlite_many_in_a_statement(sqlite_url: str, event: Make) -> None:
-    """Each statement waits for the interpreter when it is done: one for each row, and a thread beside a busy loop falls behind."""
+    """Each statement waits for the interpreter when it is done: a thread beside a busy loop would fall behind row by row."""
     store = SqliteStore(sqlite_url, prepare=upgrade_engine)
     store.open()
     writer, told = uuid.uuid4(), list[str]()
@@ -486,5 +486,6 @@ def test_rows_go_to_sqlite_many_in_a_statement(sqlite_url: str, event: Make) -> 
     store._connected().set_trace_callback(told.append)
     assert store.append(writer, 1, [event() for _ in range(1_001)]) == 1_002
     store.close()
-    inserts = [statement for statement in told if statement.startswith("INSERT OR ROLLBACK INTO audit_logs_")]
+    # A statement is told once more for each trigger that it fires.
+    inserts = {statement for statement in told if statement.startswith("INSERT OR ROLLBACK INTO audit_logs_")}
     assert 1 <= len(inserts) <= 21
