@@ -76,7 +76,6 @@ class Lease:
         self._engine = engine
         self._connection = connection
         self._lock_fd = lock_fd
-        self._is_of_database = lock_fd < 0
 
     @classmethod
     def take(cls, engine: Engine, lock_file: Path | None) -> Lease | None:
@@ -114,7 +113,7 @@ class Lease:
         """Let somebody else publish, who may do so at once. Closing twice does nothing."""
         with suppress(StoreError), translated():
             # Said, not left to the server, which may notice only later that the connection is gone.
-            if self._is_of_database and not (self._connection.closed or self._connection.invalidated):
+            if self._lock_fd < 0 and not (self._connection.closed or self._connection.invalidated):
                 self._connection.execute(text(_UNLOCK))
         with suppress(StoreError), translated():
             self._connection.close()
