@@ -68,14 +68,18 @@ class _SqliteConnection:
         return getattr(self._connection, name)
 
     def execute(self, sql: str, *more: Any) -> Any:
-        step: Step | None = "begin" if sql.startswith("BEGIN") else "commit" if sql.startswith("COMMIT") else None
-        return self._pass(step, lambda: self._connection.execute(sql, *more))
-
-    def executemany(self, sql: str, rows: Sequence[Any]) -> Any:
-        return self._pass("copy" if "audit_logs_" in sql else None, lambda: self._connection.executemany(sql, rows))
+        return self._pass(_sqlite_step(sql), lambda: self._connection.execute(sql, *more))
 
     def _pass(self, step: Step | None, work: Callable[[], Any]) -> Any:
         return work() if step is None else self._fuse.around(step, sqlite3.OperationalError("disk I/O error"), work)
+
+
+def _sqlite_step(sql: str) -> Step | None:
+    if sql.startswith("BEGIN"):
+        return "begin"
+    if sql.startswith("INSERT") and "INTO audit_logs_" in sql:
+        return "copy"
+    return "commit" if sql.startswith("COMMIT") else None
 
 
 class FaultyPostgres(PostgresStore):
