@@ -26,6 +26,7 @@ from indelible.events import AuditEvent
 from indelible.integrity.edge import RightEdge
 from indelible.migrations import upgrade_engine
 from indelible.ports import Head
+from indelible.queries import Filter
 from indelible.stores import urls
 from indelible.stores.base import SegmentedStore
 from indelible.stores.batch import offer, plan
@@ -33,6 +34,7 @@ from indelible.stores.pgtypes import INFINITY
 from indelible.stores.postgres import PostgresStore
 from indelible.stores.schema import COLUMNS
 from indelible.stores.sqlite import SqliteStore
+from tests.reliability.faults import FaultySqlite, Fuse
 
 Make = Callable[..., AuditEvent]
 Raw = Callable[..., list[Any]]
@@ -489,3 +491,19 @@ def test_rows_go_to_sqlite_many_in_a_statement(sqlite_url: str, event: Make) -> 
     # A statement is told once more for each trigger that it fires.
     inserts = {statement for statement in told if statement.startswith("INSERT OR ROLLBACK INTO audit_logs_")}
     assert 1 <= len(inserts) <= 21
+
+
+@pytest.mark.parametrize("persisted", [False, True], ids=["not-persisted", "but-persisted"])
+def test_one_of_several_statements_that_fails(sqlite_url: str, event: Make, persisted: bool) -> None:
+    """Nothing of the batch is stored, and all of it the next time."""
+    store = FaultySqlite(sqlite_url, prepare=upgrade_engine)
+    store.open()
+    writer, events = uuid.uuid4(), [event() for _ in range(120)]
+    store.append(writer, 0, events[:1])
+    store.fuse = Fuse("copy", persisted=persisted, after=1)
+    with pytest.raises(StoreUnavailable):
+        store.append(writer, 1, events[1:])
+    assert (store.fuse.blown, store.head().size) == (1, 1)
+    assert store.append(writer, 1, events[1:]) == 120
+    assert [row.id for rows in store.scan(Filter(), first=0, end=120) for row in rows] == [each.id for each in events]
+    store.close()
