@@ -503,7 +503,8 @@ def test_one_of_several_statements_that_fails(sqlite_url: str, event: Make, pers
     store.fuse = Fuse("copy", persisted=persisted, after=1)
     with pytest.raises(StoreUnavailable):
         store.append(writer, 1, events[1:])
-    assert (store.fuse.blown, store.head().size) == (1, 1)
+    assert store.fuse.blown == 1
+    assert store.position(writer) == 1
     assert store.append(writer, 1, events[1:]) == 120
     assert [row.id for rows in store.scan(Filter(), first=0, end=120) for row in rows] == [each.id for each in events]
     store.close()
