@@ -33,9 +33,9 @@ def test_lingering_for_a_larger_batch() -> None:
 
 
 def test_whoever_falls_behind_takes_more_at_once() -> None:
-    """Fifty as long as few wait, then an eighth of them, a thousand at the most; never more than ``max_batch``."""
-    sizes = {waiting: POLICY.size(waiting) for waiting in (1, 50, 400, 800, 8_000, 1_000_000)}
-    assert sizes == {1: 50, 50: 50, 400: 50, 800: 100, 8_000: 1_000, 1_000_000: 1_000}
+    """Twenty as long as few wait, then an eighth of them, a thousand at the most; never more than ``max_batch``."""
+    sizes = {waiting: POLICY.size(waiting) for waiting in (1, 20, 160, 800, 8_000, 1_000_000)}
+    assert sizes == {1: 20, 20: 20, 160: 20, 800: 100, 8_000: 1_000, 1_000_000: 1_000}
     assert FlushPolicy(max_batch=7).size(800) == 7
 
 

@@ -108,7 +108,7 @@ def test_slices_are_bounded(bench: Bench) -> None:
         first.append(event(n))
         second.append(event(n))
     assert bench.drainer.step() < POLL
-    assert len(bench.store.rows) == 100
+    assert len(bench.store.rows) == 2 * FlushPolicy().slice_size
     while bench.drainer.step() < POLL:
         pass
     assert len(bench.store.rows) == 240

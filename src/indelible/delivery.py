@@ -20,7 +20,7 @@ class FlushPolicy:
     batch_size: int = 10
     interval: float = 5.0
     linger: float = 0.0
-    slice_size: int = 50
+    slice_size: int = 20
     max_batch: int = 1000
     pause: float = 0.002
 

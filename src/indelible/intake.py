@@ -75,7 +75,7 @@ class Intake:
         Raises TypeError for a name that is no field, and where ``event_type`` or ``action`` is missing.
         """
         given: Any = fields
-        if not own and (bound := _bound()):
+        if not own and (bound := _bound()) and not bound.items() <= given.items():
             for name, value in bound.items():
                 if given.get(name) is None:
                     given[name] = value

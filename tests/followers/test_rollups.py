@@ -34,12 +34,12 @@ def store(engine_url: str) -> Iterator[Store]:
 def test_it_works_in_steps_and_comes_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step makes a few; with nothing due it waits; its cursor says how far it is; the closing step is one more."""
     monkeypatch.setattr(rollups, "BLOCK", 16)
-    store.append(uuid.uuid4(), 0, [an_event() for _ in range(16 * (STEP + 2) + 5)])
+    store.append(uuid.uuid4(), 0, [an_event() for _ in range(16 * 2 * STEP + 5)])
     follower = Rollups(store)
     assert follower.step(HOST) == 0.0
     assert follower.cursor == 16 * STEP
     assert follower.step(HOST) == INTERVAL
-    assert follower.cursor == 16 * (STEP + 2)
+    assert follower.cursor == 16 * 2 * STEP
     assert follower.step(HOST, closing=True) == INTERVAL
 
 

@@ -71,6 +71,8 @@ def _slot(slot: Slot, *, before: Callable[[], None] | None = None, after: Callab
     def when(die: Callable[[], None] | None) -> Callable[..., None]:
         return lambda _, written, value: die() if die is not None and written == slot and value > 0 else None
 
+    # Where a map is written to directly, nothing can stand in between.
+    Header.slots = property(lambda header: header)  # type: ignore[method-assign, assignment]
     _around(Header, "__setitem__", before=when(before), after=when(after))
 
 

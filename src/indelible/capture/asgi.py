@@ -93,7 +93,9 @@ class AuditMiddleware:
         on_failure: OnFailure = "serve",
     ) -> None:
         self.app = app
-        self._service = service if callable(service) else None if service is None else (lambda: service)
+        self._service: Callable[[], Recorder] = (
+            get_audit_service if service is None else service if callable(service) else (lambda: service)
+        )
         if isinstance(excluded_paths, str):
             # Each of its letters would be a path, and what lies below it unrecorded.
             raise ConfigurationError("excluded_paths is one text", hint='write excluded_paths=["/health"]')
@@ -189,7 +191,7 @@ class AuditMiddleware:
         seen.ip_address = str(client[0]) if client and client[0] else None
         try:
             setup = self._current_setup()
-            if setup.proxies and seen.ip_address is not None:
+            if setup.proxies is not None and seen.ip_address is not None:
                 forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
                 seen.ip_address = setup.proxies.client(seen.ip_address, forwarded)
             if setup.verifier is not None:
@@ -210,7 +212,7 @@ class AuditMiddleware:
         return path in self._excluded or path.startswith(self._excluded_below)
 
     def _current_setup(self) -> _Setup:
-        service = (self._service or get_audit_service)()
+        service = self._service()
         setup = self._setup
         if setup is None or setup.service is not service:
             setup = self._setup = _Setup(service)
@@ -293,7 +295,7 @@ class _Setup:
     def __init__(self, service: Recorder) -> None:
         self.service = service
         settings = service.settings
-        self.proxies = TrustedProxies(settings.trusted_proxies)
+        self.proxies = TrustedProxies(settings.trusted_proxies) or None
         self.redactor = Redactor(extra_keys=settings.redact_keys, path_rules=settings.redact_paths)
         self.verifier: TokenVerifier | None = None
         try:

@@ -68,21 +68,28 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         if exchange.raised:
             return "api_request_error", outcome
         path = exchange.path.rstrip("/")
-        writes = exchange.method not in _READS
-        login = writes and path.endswith(self.login)
-        if exchange.status == 403 and not login:
-            return "permission_denied", "denied"
-        if login:
+        if path.endswith(self.login + self.logout + self.registration) and (found := self._account(exchange, path)):
+            return found
+        if exchange.status == 403:
+            return "permission_denied", outcome
+        if not self.admin.isdisjoint(path.lower().split("/")):
+            return "admin_action", outcome
+        return _DATA.get(exchange.method, "api_request"), outcome
+
+    def _account(self, exchange: Exchange, path: str) -> tuple[str, str] | None:
+        """What was done with an account or a session, if anything was."""
+        outcome, writes = exchange.outcome, exchange.method not in _READS
+        if writes and path.endswith(self.login):
             if outcome == "success":
                 return "login", outcome
             return "login_failed", "denied" if exchange.status == 403 else "failure"
+        if exchange.status == 403:
+            return None
         if path.endswith(self.logout) and exchange.method not in ("HEAD", "OPTIONS"):
             return "logout", outcome
         if writes and outcome == "success" and path.endswith(self.registration):
             return "user_created", outcome
-        if not self.admin.isdisjoint(path.lower().split("/")):
-            return "admin_action", outcome
-        return _DATA.get(exchange.method, "api_request"), outcome
+        return None
 
 
 def action(event_type: str, method: str) -> str:

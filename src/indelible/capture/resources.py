@@ -74,15 +74,6 @@ def parse_url(path: str) -> tuple[str | None, str | None]:
     return _type(words), segments[last] if last is not None else None
 
 
-def template_of(scope: Mapping[str, Any]) -> str | None:
-    """The template that the innermost router matched (Starlette, FastAPI: ``route``; Litestar: ``path_template``)."""
-    template = scope.get("path_template")
-    if not template:
-        route = scope.get("route")
-        template = getattr(route, "path_format", None) or getattr(route, "path", None)
-    return template if isinstance(template, str) else None
-
-
 def full_template(template: str, path: str, params: Mapping[str, object]) -> str:
     """The template from the root on: mounts and the prefixes of included routers stand before what the scope tells.
 
@@ -122,9 +113,15 @@ def _named(segments: list[str], params: Mapping[str, object]) -> str:
 
 
 def resource(scope: Mapping[str, Any], path: str, status: int | None) -> tuple[str | None, object]:
-    """Resource type and id of a served request. An address that no route knows names no resource."""
-    template = template_of(scope)
-    mount = hasattr(scope.get("route"), "routes")
+    """Resource type and id of a served request. An address that no route knows names no resource.
+
+    The template is what the innermost router matched (Starlette, FastAPI: ``route``; Litestar: ``path_template``).
+    """
+    route = scope.get("route")
+    template = scope.get("path_template") or getattr(route, "path_format", None) or getattr(route, "path", None)
+    if not isinstance(template, str):
+        template = None
+    mount = hasattr(route, "routes")
     if status == 404 and (template is None or mount):
         return None, None
     if template is None:

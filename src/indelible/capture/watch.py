@@ -25,6 +25,7 @@ Send = Callable[[Message], Awaitable[None]]
 Write = Callable[["Seen", BaseException | None], None]
 
 HEADER: Final = b"x-correlation-id"
+_LENGTH: Final = len(HEADER)
 #: What frameworks raise in the application when the client has gone.
 _GONE: Final = frozenset(("ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect", "CancelledError"))
 
@@ -113,9 +114,9 @@ class Seen:
     def _with_header(self, message: Message) -> Message:
         try:
             headers = list(message.get("headers") or ())
-            for name, _ in headers:
-                if len(name) == len(HEADER) and name.lower() == HEADER:
-                    return message
+            # The lengths first, in one go: names may come in any case.
+            if _LENGTH in map(len, dict(headers)) and any(name.lower() == HEADER for name, _ in headers):
+                return message
             return {**message, "headers": [*headers, (HEADER, self.correlation_id.encode("ascii"))]}
         except Exception as error:  # noqa: BLE001 - headers that are none are for the server to refuse
             self._complaints.tell("adding the correlation id", error)
@@ -168,12 +169,11 @@ class Seen:
         """The verified actor: from the host's hook, the host's principal, a token, in this order."""
         if self.named is not None:
             return self.named
-        state = self.scope.get("state")
-        held = state.get("user") if type(state) is dict or isinstance(state, Mapping) else None
-        user = self.scope.get("user")
-        if user is None and held is None:
+        scope = self.scope
+        state = scope.get("state")
+        if "user" not in scope and type(state) is dict and "user" not in state:
             return self.identity.user_id
-        for principal in (user, held):
+        for principal in (scope.get("user"), state.get("user") if isinstance(state, Mapping) else None):
             if principal is None:
                 continue
             try:

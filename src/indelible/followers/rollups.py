@@ -13,8 +13,8 @@ _log: Final = logging.getLogger("indelible.followers.rollups")
 #: Seconds between two looks whether a block has become full, and after a store that did not answer.
 INTERVAL: Final = 1.0
 _RETRY: Final = 5.0
-#: Rollups made in one step: others wait meanwhile.
-STEP: Final = 4
+#: Rollups made in one step: other followers wait meanwhile, and so does the append that comes next.
+STEP: Final = 1
 
 
 class Rollups:

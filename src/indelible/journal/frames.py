@@ -24,7 +24,7 @@ FRAME_HEAD: Final = struct.Struct("=IIQ")
 PREFIX: Final = struct.Struct("=II")
 NUMBER: Final = struct.Struct("=Q")
 _pack_number: Final = NUMBER.pack
-_pack_head: Final = FRAME_HEAD.pack
+_pack_prefix: Final = PREFIX.pack
 #: By the length of number and payload, modulo eight: length and CRC before them are eight bytes.
 _PADDING: Final = tuple(bytes(-length & 7) for length in range(8))
 
@@ -76,10 +76,12 @@ class Hole:
 
 def encode_frame(payload: bytes, number: int, generation: int, offset: int) -> bytes:
     """The bytes of one frame for its place: ``offset`` in the file of that ``generation``."""
-    length = len(payload) + 8
+    body = _pack_number(number) + payload
+    length = len(body)
     # Written out, not seed(): this is the request path.
-    crc = crc32(payload, crc32(_pack_number(number), (generation * 0x9E3779B1 + offset) & 0xFFFFFFFF))
-    return _pack_head(length, crc, number) + payload + _PADDING[length & 7]
+    return (
+        _pack_prefix(length, crc32(body, (generation * 0x9E3779B1 + offset) & 0xFFFFFFFF)) + body + _PADDING[length & 7]
+    )
 
 
 def decode_frame(buffer: bytes, at: int, generation: int, offset: int) -> tuple[Frame, int] | None:
@@ -163,6 +165,11 @@ class Header:
             self._view[slot] = value
         else:
             os.pwrite(self._fd, value.to_bytes(8, sys.byteorder), slot * 8)
+
+    @property
+    def slots(self) -> memoryview[int] | Header:
+        """What reads and writes the slots by number, fastest: the map itself, where there is one."""
+        return self if self._view is None else self._view
 
     def close(self) -> dict[int, int]:
         """Let go of the map; return what stood in it."""

@@ -118,8 +118,9 @@ class Journal:
             os.posix_fallocate(self._header_fd, 0, HEADER_BYTES)
             # Held as long as the process lives: who can take it knows that the writer is dead.
             fcntl.flock(self._header_fd, fcntl.LOCK_EX)
-            slots = self._header = Header(self._header_fd)
-            self._slots: Header | dict[int, int] = slots
+            self._header = Header(self._header_fd)
+            slots = self._header.slots
+            self._slots: memoryview[int] | Header | dict[int, int] = slots
             slots[Slot.WRITER_HIGH] = self.writer_id.int >> 64
             slots[Slot.WRITER_LOW] = self.writer_id.int & 0xFFFFFFFFFFFFFFFF
             slots[Slot.CREATED] = time.time_ns() // 1000
@@ -438,8 +439,9 @@ class Journal:
         if not self._closed:
             self._closed = True
             self._close_files()
-        if isinstance(self._slots, Header):
-            self._slots = self._slots.close()  # the positions stay readable
+        if self._header is not None:
+            header, self._header = self._header, None
+            self._slots = header.close()  # the positions stay readable
             os.close(self._header_fd)
 
     def _close_files(self) -> None:

@@ -19,6 +19,7 @@ __all__ = ["JSON_LIMIT", "LIMITS", "PLACEHOLDER", "Redactor", "clean_text"]
 
 #: When a value is too large, its texts are first cut to this many characters; often that is enough.
 _SHORT_TEXT: Final = 1024
+_LONGEST_TARGET: Final = LIMITS["request_path"]
 _UNREADABLE: Final = '"[unreadable]"'
 _NO_PATHS: Final[Mapping[str, Iterable[str]]] = {}
 
@@ -67,11 +68,12 @@ class Redactor:
     example ``{"/api/patients": ["diagnosis"]}``; the name ``*`` masks every value there. Threads may share one.
     """
 
-    __slots__ = ("_paths", "_rules")
+    __slots__ = ("_harmless", "_paths", "_rules")
 
     def __init__(self, *, extra_keys: Iterable[str] = (), path_rules: Mapping[str, Iterable[str]] = _NO_PATHS) -> None:
         extra = tuple(extra_keys)
         self._rules = KeyRules(extra)
+        self._harmless: set[str] = set()  # names of path parameters that were seen to be no secret's
         self._paths = tuple(
             (prefix.rstrip("/"), "*" in names, KeyRules((*extra, *names)))
             for prefix, names in ((prefix, tuple(names)) for prefix, names in path_rules.items())
@@ -98,18 +100,22 @@ class Redactor:
 
     def path_secrets(self, parameters: Mapping[str, object]) -> tuple[str, ...]:
         """The values of those path parameters whose names are secret, such as ``/reset/{token}``."""
-        # A list's loop, not a generator's: this is the request path.
-        return tuple([str(value) for name, value in parameters.items() if self._rules.in_path(name) and value])
+        if self._harmless.issuperset(parameters):
+            return ()
+        secret = {name for name in parameters if self._rules.in_path(name)}
+        self._harmless.update(parameters.keys() - secret)  # the host's own names: there are never many
+        return tuple(str(value) for name, value in parameters.items() if name in secret and value)
 
     def target(self, path: str, query: str = "") -> str:
         """A request's path and query string, secret parameters masked, bounded as ``request_path``. Never raises."""
-        limit = LIMITS["request_path"]
-        shown = clean_text(path, 4 * limit)
+        if not query and len(path) <= _LONGEST_TARGET and path.isascii() and not suspicious(path):
+            return path  # almost every path there is
+        shown = clean_text(path, 4 * _LONGEST_TARGET)
         if suspicious(shown):
             shown = scrub(shown, self._rules)
         if query:
-            shown = f"{shown}?{scrub_query(clean_text(query, 4 * limit), self._rules)}"
-        return cut(shown, limit)
+            shown = f"{shown}?{scrub_query(clean_text(query, 4 * _LONGEST_TARGET), self._rules)}"
+        return cut(shown, _LONGEST_TARGET)
 
     def _verdicts(self, path: str | None) -> Callable[[str], int]:
         if path is None or not self._paths:

@@ -25,6 +25,11 @@ _BEARER = re.compile(r"\b(bearer)\s+[\w.~+/=-]{8,}", re.IGNORECASE)
 _BASIC = re.compile(r"\b(basic)\s+([A-Za-z0-9+/_-]{4,}={0,2})", re.IGNORECASE)
 _USERINFO = re.compile(r"(://)[^/?#\s@]+@")
 _PAIR = re.compile(r"(?<![^\s?&;=#,\"'<>{}])([^\s?&;=#,\"'<>{}]{1,128})=([^\s&;#,\"'<>{}]+)")
+# What every one of them needs, in a form that is searched for quickly: each branch begins with a character of its own.
+_SUSPICIOUS = re.compile(
+    r"=|\x00|://|\\(?:u0000|\")|yJ|PRIVATE KEY|gh[opusr]_|github_pat_|xox|k_(?:live|test)_"
+    r"|b(?:[eE][aA][rR][eE][rR]|[aA][sS][iI][cC])|B(?:[eE][aA][rR][eE][rR]|[aA][sS][iI][cC])"
+).search
 _MEMBER = re.compile(r'("([^"\\]{1,128})"\s*:\s*)("(?:[^"\\]|\\.)*"?|-?\d[\w.+-]*)')
 
 
@@ -48,31 +53,8 @@ def cut(text: str, limit: int) -> str:
 
 
 def suspicious(text: str) -> bool:
-    """Whether ``clean`` or ``scrub`` might change something in this JSON text; sometimes wrong, on the safe side only.
-
-    Written out: this is on the path of every event, and a substring search costs 30 ns.
-    """
-    return (
-        "\\u0000" in text
-        or "=" in text
-        or "://" in text
-        or '\\"' in text
-        or "eyJ" in text
-        or "PRIVATE KEY" in text
-        or "earer" in text
-        or "EARER" in text
-        or "asic" in text
-        or "ASIC" in text
-        or "ghp_" in text
-        or "gho_" in text
-        or "ghu_" in text
-        or "ghs_" in text
-        or "ghr_" in text
-        or "hub_pat_" in text
-        or "xox" in text
-        or "k_live_" in text
-        or "k_test_" in text
-    )
+    """Whether ``scrub`` might change something in a JSON text or a path, or there is a NUL; wrong on the safe side only."""
+    return _SUSPICIOUS(text) is not None
 
 
 def scrub(text: str, rules: KeyRules) -> str:

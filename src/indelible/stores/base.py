@@ -195,13 +195,15 @@ class SegmentedStore(SqlReader):
 
     def roll_up(self, most: int) -> tuple[int, bool]:
         """Make at most ``most`` rollups that are due; return up to which row they reach, and whether more are due."""
+        # In turns with ``append``: a process that stores with one thread and counts with another needs two processors, and
+        # the answers of the host's event loop wait for one of them.
         with self._lock:
             if self._engine is None:
                 raise StoreUnavailable("the store is not open", hint="call open() first")
-            engine = self._deriving = self._deriving or self._deriving_engine()
-        walk = self._walk(Filter())
-        assert walk is not None
-        return rolling.roll_up(engine, walk, self._size(), most)
+            self._deriving = self._deriving or self._deriving_engine()
+            walk = self._walk(Filter())
+            assert walk is not None
+            return rolling.roll_up(self._deriving, walk, self._size(), most)
 
     def segments(self) -> Sequence[Segment]:
         """Every segment, oldest first."""
