@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Final
+from pickle import PickleBuffer
+from typing import Final, cast
 
 from indelible.exports import Compression, Format, Pack, compressor, opening, written
 from indelible.parallel import in_order, processes
@@ -32,8 +33,8 @@ class Export:
     compress: Compression | None = None
 
 
-def pieces(url: str, export: Export, *, workers: int | None = None) -> Iterator[tuple[int, bytes]]:
-    """The file, piece by piece: (events in it, bytes). ``workers`` None: one process for each CPU.
+def pieces(url: str, export: Export, *, workers: int | None = None) -> Iterator[tuple[int, bytes | memoryview]]:
+    """The file, piece by piece: (events in it, bytes), valid until the next. ``workers`` None: one process for each CPU.
 
     No snapshot is held: rows do not change, so that what lies before ``end`` is the same whenever it is read. Raises
     StoreError, and ConfigurationError for a compression that is not installed.
@@ -50,7 +51,8 @@ def pieces(url: str, export: Export, *, workers: int | None = None) -> Iterator[
     step = min(MOST_ROWS, TASK_EVENTS * export.end // export.rows)
     tasks = [(at, min(at + step, export.end)) for at in range(0, export.end, step)]
     with closing(in_order(_work, tasks, workers=count, begin=_begin, arguments=(url, export))) as results:
-        yield from results
+        for parts in results:
+            yield from parts
 
 
 def _pack_of(export: Export) -> Pack | None:
@@ -68,7 +70,7 @@ def _begin(url: str, export: Export) -> None:
     _raw, _export, _pack = open_raw(url), export, _pack_of(export)
 
 
-def _work(task: tuple[int, int]) -> tuple[int, bytes]:
+def _work(task: tuple[int, int]) -> list[tuple[int, memoryview]]:
     slices = _raw.matching(_export.wanted, FIELDS, first=task[0], end=task[1])
-    done = list(written(_export.form, slices, _pack))
-    return sum(events for events, _ in done), b"".join(data for _, data in done)
+    # As what they are when they arrive.
+    return [(events, cast("memoryview", PickleBuffer(data))) for events, data in written(_export.form, slices, _pack)]

@@ -7,10 +7,10 @@ row, a control character, something a spreadsheet might run) is rendered by ``re
 from __future__ import annotations
 
 import gzip
+import re
 from binascii import b2a_base64
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
-from operator import itemgetter
 from types import NoneType, SimpleNamespace
 from typing import Any, Final, Literal, get_args
 
@@ -38,16 +38,16 @@ MEDIA: Final[dict[Compression, str]] = {"gzip": "application/gzip", "zstd": "app
 
 _LEVEL: Final = 3
 _AT: Final = {name: at for at, name in enumerate(FIELDS)}
-_TIMES: Final = (_AT["timestamp"], _AT["recorded_at"])
+_TIMESTAMP: Final = _AT["timestamp"]
+_RECORDED: Final = _AT["recorded_at"]
 _JSON: Final = tuple(_AT[name] for name in JSON_FIELDS)
 _HASH: Final = _AT["leaf_hash"]
 _DIGESTS: Final = (_AT["actor_digest"], _AT["details_digest"])
 _NUMBERS: Final = tuple(_AT[name] for name in ("seq", "response_status", "duration_us", "writer_seq"))
-_TEXTS: Final = tuple(sorted({*range(len(FIELDS))} - {*_TIMES, _HASH, *_DIGESTS, *_NUMBERS}))
-_OTHER_TEXTS: Final = tuple(at for at in _TEXTS if at not in _JSON)
+_TEXTS: Final = tuple(sorted({*range(len(FIELDS))} - {_TIMESTAMP, _RECORDED, _HASH, *_DIGESTS, *_NUMBERS}))
 _Line: Final = msgspec.defstruct("_Line", [(name, Any) for name in FIELDS], gc=False)
 _encode_lines: Final = msgspec.json.Encoder().encode_lines
-_first: Final = itemgetter(slice(0, 1))
+_RISKY: Final = re.compile(rf"\0{rendering.RISKY_FIRST}")
 
 
 def opening(form: Format, pack: Pack | None = None) -> bytes:
@@ -113,6 +113,14 @@ class _Parsed(dict[str | None, msgspec.Raw | None]):
         return value
 
 
+class _Doubled(dict[str, str]):
+    """Texts with their quotes doubled; the same few come again and again."""
+
+    def __missing__(self, text: str) -> str:
+        value = self[text] = text.replace('"', '""')
+        return value
+
+
 _KEPT: Final = 1_000
 
 
@@ -127,9 +135,10 @@ def _jsonl(columns: Columns) -> bytes:
 def _csv(columns: Columns) -> bytes:
     shown = _shown(columns)
     for at in _NUMBERS:
-        if not {*map(type, shown[at])} <= {int, NoneType}:
+        kinds = {*map(type, shown[at])}
+        if not kinds <= {int, NoneType}:
             raise TypeError("a number is something else")
-        shown[at] = ["" if value is None else str(value) for value in shown[at]]
+        shown[at] = list(map(str, shown[at])) if kinds == {int} else ["" if n is None else str(n) for n in shown[at]]
     for at in _TEXTS:
         shown[at] = _cells(shown[at])
     if None in shown[_HASH]:
@@ -137,46 +146,30 @@ def _csv(columns: Columns) -> bytes:
     shown[_HASH] = b"".join(map(b2a_base64, shown[_HASH])).decode().split("\n")[:-1]
     for at in _DIGESTS:
         shown[at] = ["" if text is None else text for text in shown[at]]
-    quotes = 0
-    for at in _JSON:
-        shown[at], found = _doubled(shown[at])
-        quotes += found
-    text = _joined(shown)
-    if text.count('"') != quotes + len(shown[0]) * 2 * len(FIELDS):
-        # Seldom: a quote in something else than JSON.
-        for at in _OTHER_TEXTS:
-            shown[at], _ = _doubled(shown[at])
-        text = _joined(shown)
-    return text.encode()
-
-
-def _joined(cells: Sequence[Sequence[str]]) -> str:
-    lines = '"\r\n"'.join(map('","'.join, zip(*cells, strict=True)))
-    return f'"{lines}"\r\n'
-
-
-def _doubled(cells: Sequence[str]) -> tuple[Sequence[str], int]:
-    """The cells with their quotes doubled, and how many quotes those are then."""
-    quotes = "".join(cells).count('"')
-    return ([cell.replace('"', '""') for cell in cells] if quotes else cells), 2 * quotes
+    lines = '"\r\n"'.join(map('","'.join, zip(*shown, strict=True)))
+    return f'"{lines}"\r\n'.encode()
 
 
 def _cells(texts: Sequence[Any]) -> Sequence[str]:
-    nothing = texts.count(None)
-    if nothing == len(texts):
-        return list(repeat("", nothing))
-    cells = ["" if text is None else text for text in texts] if nothing else texts
-    # A cell begins with something risky, or it is none: few characters come first, and many cells have them in common.
-    if any(rendering.neutral(f"{first}=") != f"{first}=" for first in {*map(_first, cells)} - {""}):
-        return list(map(rendering.neutral, cells))
+    if not any(texts) and {*texts} <= {None, ""}:
+        return list(repeat("", len(texts)))
+    cells = ["" if text is None else text for text in texts]
+    # Looked through all at once. A NUL in a cell looks like the beginning of one: that costs time and changes nothing.
+    together = "\0" + "\0".join(cells)
+    if _RISKY.search(together):
+        cells = list(map(rendering.neutral, cells))
+    if '"' in together:
+        cells = list(map(_Doubled().__getitem__, cells))
     return cells
 
 
 def _shown(columns: Columns) -> list[Sequence[Any]]:
     """The columns with their times and digests as text."""
     shown = list(columns)
-    for at in _TIMES:
-        shown[at] = times(shown[at])
+    shown[_TIMESTAMP] = times(shown[_TIMESTAMP])
+    # Taken once for each batch.
+    recorded = list(dict.fromkeys(shown[_RECORDED]))
+    shown[_RECORDED] = list(map(dict(zip(recorded, times(recorded), strict=True)).__getitem__, shown[_RECORDED]))
     for at in _DIGESTS:
         if shown[at].count(None) != len(shown[at]):
             shown[at] = [None if digest is None else rendering.base64url(digest) for digest in shown[at]]

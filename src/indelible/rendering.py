@@ -54,9 +54,14 @@ FIELDS: Final[tuple[str, ...]] = (
 _TIMES: Final = frozenset({"timestamp", "recorded_at"})
 _JSON: Final = frozenset(JSON_FIELDS)
 _DIGESTS: Final = frozenset({"actor_digest", "details_digest"})
-#: Formula starters (ASCII and full-width), wherever blanks a spreadsheet may skip stand before them; a line break or
-#: tab first; and our own mark, so that removing one leading apostrophe always gives the text back.
-_RISKY: Final = re.compile(r"[\s\x00-\x1f\u200b-\u200f\u2060\ufeff]*[=+\-@＝＋－＠]|[\t\r\n']")
+#: Blanks that a spreadsheet may skip, and formula starters (ASCII and full-width), each as part of a character class.
+_BLANKS: Final = r"\s\x01-\x1f\u200b-\u200f\u2060\ufeff"
+_STARTERS: Final = r"=+\-@＝＋－＠"
+#: A formula, whatever blanks stand before it; a line break or tab first; and our own mark, so that removing one leading
+#: apostrophe always gives the text back.
+_RISKY: Final = re.compile(rf"[\0{_BLANKS}]*[{_STARTERS}]|[\t\r\n']")
+#: What such a text begins with, or what comes behind the NULs that it begins with, and some harmless texts as well.
+RISKY_FIRST: Final = rf"[{_BLANKS}{_STARTERS}']"
 _MAX_DEPTH: Final = 128
 _TOKENS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]')
 _encoder: Final = msgspec.json.Encoder()

@@ -116,7 +116,7 @@ def export(
     note(f"{written:,} events exported" + (f" to {out}" if out is not None else ""))
 
 
-def _written(database_url: str | None, asked: Export, workers: int | None) -> Iterator[tuple[int, bytes]]:
+def _written(database_url: str | None, asked: Export, workers: int | None) -> Iterator[tuple[int, bytes | memoryview]]:
     from indelible.exporting import pieces
 
     return pieces(settings_for(database_url).database_url, asked, workers=workers)
@@ -135,7 +135,7 @@ def _record(event: StoredEvent, form: str) -> str:
 
 
 @contextmanager
-def destination(out: Path | None) -> Iterator[tuple[Callable[[bytes], object], bool]]:
+def destination(out: Path | None) -> Iterator[tuple[Callable[[bytes | memoryview], object], bool]]:
     """How to write bytes, and whether a person's terminal receives them."""
     if out is None or str(out) == "-":
         sys.stdout.flush()
