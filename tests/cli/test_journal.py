@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -190,6 +191,21 @@ def test_sigterm_ends_a_writer_that_has_drained(empty_log: CommandLine, worker: 
     assert own[0] == "audit.started"
     assert own[-1] == "audit.stopped"
     assert_equations(service.metrics())
+
+
+@pytest.mark.parametrize(("more", "chosen"), [((), max), (("--any-cpu",), None)])
+def test_a_writer_keeps_to_one_cpu(
+    empty_log: CommandLine, more: Sequence[str], chosen: Callable[[set[int]], int] | None
+) -> None:
+    """With all its threads: what there is to catch up on leaves the other CPUs to the requests."""
+    ours = os.sched_getaffinity(0)
+    with writing(empty_log, *more) as process:
+        drained_by(empty_log, process.pid)
+        threads = [int(path.name) for path in Path(f"/proc/{process.pid}/task").iterdir()]
+        assert len(threads) > 1
+        assert {frozenset(os.sched_getaffinity(thread)) for thread in threads} == {
+            frozenset(ours if chosen is None else {chosen(ours)})
+        }
 
 
 def test_each_takes_over_from_the_other(empty_log: CommandLine, worker: Worker) -> None:

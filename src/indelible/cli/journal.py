@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -176,6 +177,9 @@ def writer(
             help="Serve Prometheus metrics on 127.0.0.1 at this port.",
         ),
     ] = None,
+    any_cpu: Annotated[
+        bool, typer.Option("--any-cpu", help="Run on any CPU. Default: on the last, so that requests find another free.")
+    ] = False,
 ) -> None:
     """Drain the data directory into the store, until SIGTERM or Ctrl-C: the host's workers then need no thread for it.
 
@@ -184,6 +188,8 @@ def writer(
     """
     from indelible.runtime import configure
 
+    if not any_cpu:
+        _keep_to_one_cpu()
     settings = settings_for(ctx.obj)
     announce(settings)
     service = configure(**{**settings.model_dump(), "writer": "process"})
@@ -209,6 +215,13 @@ def writer(
     note("stopping")
     service.close()
     draining.join(1.0)
+
+
+def _keep_to_one_cpu() -> None:
+    """However much there is to catch up on, requests find a CPU that is not ours. Before any thread: they inherit it."""
+    # Not on every system, and not in every sandbox.
+    with contextlib.suppress(AttributeError, OSError):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 WRITER_EPILOG = o.examples("indelible writer", "indelible writer --metrics-port 9464")
