@@ -5,7 +5,7 @@ SHELL := /bin/sh
 
 PYTHON ?= python3
 WORKERS ?= 2
-SIZES ?= 1M,5M,20M
+SIZES ?= 1M,5M,10M,20M
 PYTEST_FLAGS ?=
 
 VENV := .venv
@@ -54,7 +54,7 @@ soak: $(DEV) ## Run the proofs in their long size (about an hour) and write the 
 	@$(BIN)/python -m scripts.reliability
 
 .PHONY: bench
-bench: $(DEV) ## Measure everything and write the report (hours; SIZES=1M,5M,20M)
+bench: $(DEV) ## Measure everything and write the report (hours; SIZES=1M,5M,10M,20M)
 	@$(BIN)/python -m bench
 	@$(BIN)/python -m bench.large --sizes $(SIZES)
 	@$(MAKE) --no-print-directory bench-report

@@ -55,7 +55,7 @@ class Nothing:
 
 
 class Captured(msgspec.Struct, gc=False):
-    """What the least capture keeps of a request."""
+    """What the least capture keeps of a request, under the names of AuditEvent."""
 
     id: bytes
     timestamp: int
@@ -63,24 +63,28 @@ class Captured(msgspec.Struct, gc=False):
     ip_address: str
     user_agent: str
     correlation_id: str
-    method: str
-    path: str
-    status: int
+    request_method: str
+    request_path: str
+    response_status: int
     duration_us: int
+    event_type: str = "data_modify"
+    action: str = "update"
+    status: str = "success"
 
 
 class LeastCapture:
     """What every audit log has to do at its least: who, what, when, its bytes; the correlation id in the answer.
 
     No rules, no redaction, no limits, no failures: tokens are never verified again, and the bytes are kept in memory for
-    a while and then forgotten.
+    a while and then forgotten; or, with a ``service``, given to its journal, and by its drainer sealed and stored.
     """
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, service: AuditService | None = None) -> None:
         self.app = app
         self.users: dict[bytes, str] = {}
         self.kept: deque[bytes] = deque(maxlen=1_000)
         self.encode = msgspec.msgpack.Encoder().encode
+        self.service = service
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Capture one request."""
@@ -106,10 +110,22 @@ class LeastCapture:
                 agent = headers.get(b"user-agent", b"").decode("latin-1")
                 who = (user, scope["client"][0], agent, correlation)
                 what = (scope["method"], scope["path"], scope["status"], took)
-                self.kept.append(self.encode(Captured(uuid_utils.uuid7().bytes, now, *who, *what)))
+                self.keep(Captured(uuid_utils.uuid7().bytes, now, *who, *what))
             await send(message)
 
         await self.app(scope, receive, sending)
+
+    def keep(self, captured: Captured) -> None:
+        """Take one."""
+        payload = self.encode(captured)
+        if self.service is None:
+            self.kept.append(payload)
+            return
+        journal, syncer = self.service._journal, self.service._syncer
+        assert journal is not None
+        journal.append(payload)
+        if not syncer.dirty:
+            syncer.wake()
 
 
 class Forgetful:
@@ -158,6 +174,21 @@ def _least_capture(app: FastAPI) -> None:
     app.add_middleware(LeastCapture)
 
 
+def _least_delivered(app: FastAPI) -> None:
+    app.add_middleware(LeastCapture, service=_serviced(app))
+
+
+def _serviced(app: FastAPI) -> AuditService:
+    service = configure()
+
+    async def start() -> None:
+        await service.start()
+        _name_threads()
+
+    app.state.start, app.state.stop = [start], [service.stop]
+    return service
+
+
 def _base_http(app: FastAPI) -> None:
     async def dispatch(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         return await call_next(request)
@@ -172,13 +203,7 @@ def _name_threads() -> None:
 
 
 def _indelible(app: FastAPI) -> None:
-    service = configure()
-
-    async def start() -> None:
-        await service.start()
-        _name_threads()
-
-    app.state.start, app.state.stop = [start], [service.stop]
+    _serviced(app)
     app.add_middleware(AuditMiddleware)
 
 
@@ -213,6 +238,7 @@ _DRESSES: Final[dict[str, Callable[[FastAPI], None]]] = {
     "ASGI": _asgi,
     "BaseHTTPMiddleware": _base_http,
     "least capture": _least_capture,
+    "least capture, delivered": _least_delivered,
     "middleware alone": _capture,
     "indelible": _indelible,
     "bh-fastapi-audit": _bh_fastapi_audit,

@@ -1,4 +1,4 @@
-"""Bars 8 to 13 at size: ``python -m bench.large --sizes 1M,5M,20M --data DIR``.
+"""Bars 8 to 13 at size: ``python -m bench.large --sizes 1M,5M,10M,20M --data DIR``.
 
 A log is loaded to each size in turn, in whole segments, on each engine; at each size everything is asked of it. The last
 segments before a size are loaded beside segments of an empty log, one here, one there: so a rate at size has its own
@@ -166,7 +166,7 @@ def run(engine: str, url: str, databases: Databases, options: argparse.Namespace
 def main() -> None:
     """Run every size on every engine that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", default="1M,5M,20M", help="rows, in whole segments at the least")
+    parser.add_argument("--sizes", default="1M,5M,10M,20M", help="rows, in whole segments at the least")
     parser.add_argument("--engines", default=",".join(ENGINES))
     parser.add_argument("--rounds", type=int, default=15, help="samples of each page")
     parser.add_argument(

@@ -59,7 +59,10 @@ def told(value: Spread | None, unit: str = "") -> str:
 
 
 def table(verdicts: Iterable[Verdict]) -> str:
-    """Every bar: what is asked, what was measured, whether it is reached, and the physical limit."""
+    """Every bar: what is asked, what was measured, whether it is reached, and the physical limit.
+
+    In parentheses where the log is larger than the bar asks for.
+    """
     lines = ["| # | bar | asked | measured | reached | physical limit |", "|---|---|---|---|---|---|"]
     for verdict in verdicts:
         bar = verdict.bar
@@ -69,6 +72,8 @@ def table(verdicts: Iterable[Verdict]) -> str:
         )
         limit = bar.limit + (f": {told(verdict.limit, bar.unit)}" if verdict.limit is not None else "")
         answer = {True: "yes", False: "**no**", None: "not measured"}[verdict.reached]
+        if bar.beyond:
+            asked, answer = f"({asked})", f"({answer.strip('*')})"
         lines.append(f"| {bar.number} | {case} | {asked} | {told(verdict.value, bar.unit)} | {answer} | {limit} |")
     return "\n".join(lines)
 

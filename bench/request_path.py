@@ -23,14 +23,17 @@ from indelible.stores import urls
 
 #: The dress that does no more than any audit log has to.
 LEAST: Final = "least capture"
+#: The same, through our journal and drainer into the database.
+DELIVERED: Final = "least capture, delivered"
 #: The bare application while other processes need as much of the machine as a writer and its database's do.
 BESIDE: Final = "bare, beside busy processes"
 #: Nobody listens there.
 _NOWHERE: Final = "postgresql://postgres@127.0.0.1:9/nowhere"
-_DRESSES: Final = ("bare", "ASGI", "BaseHTTPMiddleware", LEAST, "middleware alone", "indelible")
+_DRESSES: Final = ("bare", "ASGI", "BaseHTTPMiddleware", LEAST, DELIVERED, "middleware alone", "indelible")
 _QUICK: Final = ("bare", "ASGI", "BaseHTTPMiddleware", "indelible")
 PEERS: Final = ("bh-fastapi-audit", "auditlog-fastapi")
-_WRITER: Final = "indelible, writer process"
+#: Behind a dress: its drainer is a process of its own.
+APART: Final = ", writer process"
 
 
 @contextmanager
@@ -48,7 +51,7 @@ def requests(context: Context, engine: str) -> Iterator[Ways]:
 
         there = {dress: serve(dress) for dress in (_QUICK if context.quick else (*_DRESSES, *PEERS))}
         if not context.quick:
-            there[_WRITER] = serve("indelible", process=True)
+            there |= {dress + APART: serve(dress, process=True) for dress in (DELIVERED, "indelible")}
         yield {name: partial(_loaded, one, count // 4 if name in PEERS else count) for name, one in there.items()}
 
 
@@ -81,9 +84,10 @@ def latency(context: Context, engine: str) -> Iterator[Ways]:
 
         bare, least = serve("bare", "", "bare"), serve("least", "", LEAST)
         thread = serve("thread", context.databases.fresh(engine))
+        apart = serve("apart", context.databases.fresh(engine), process=True)
         behind = serve("behind", context.databases.fresh(engine), process=True)
         stopped = serve("stopped", context.databases.fresh("sqlite") if engine == "sqlite" else _NOWHERE)
-        for one in (least, thread, stopped):
+        for one in (least, thread, apart, stopped):
             one.load(200)
         bare.load(1000)
         rate = round(2000 / bare.load(2000)["seconds"] / 4)
@@ -91,6 +95,10 @@ def latency(context: Context, engine: str) -> Iterator[Ways]:
 
         def steady(one: Served) -> Mapping[str, float]:
             return _quantiles(one.load(count, rate=rate))
+
+        def elsewhere() -> Mapping[str, float]:
+            with draining(apart.url, apart.data):
+                return _settled(apart, steady(apart))
 
         def catching_up() -> Mapping[str, float]:
             # More than the writer can store meanwhile; what it leaves is there for the next round.
@@ -120,6 +128,7 @@ def latency(context: Context, engine: str) -> Iterator[Ways]:
             BESIDE: beside,
             LEAST: lambda: steady(least),
             "thread": lambda: _settled(thread, steady(thread)),
+            "writer process": elsewhere,
             "catching up": catching_up,
             "database stopped": without_database,
         }

@@ -25,6 +25,8 @@ from indelible.stores import urls
 _BATCH: Final = 10
 #: Seconds without any progress after which an event counts as lost; longer than every interval and time-out involved.
 _PATIENCE: Final = 12.0
+#: The dresses whose events a journal of ours holds.
+_OURS: Final = frozenset({"indelible", "least capture, delivered"})
 #: Where the peers keep their rows.
 _TABLES: Final = {"bh-fastapi-audit": "bh_audit_events", "auditlog-fastapi": "audit_logs"}
 
@@ -75,13 +77,13 @@ class Served:
         for some seconds. A log of ours that loses one is a RuntimeError.
         """
         left, since = self._waiting(), time.perf_counter()
-        while left >= (_BATCH if self.dress == "indelible" else 1):
+        while left >= (_BATCH if self.dress in _OURS else 1):
             time.sleep(0.01)
             before, left = left, self._waiting()
             if left != before:
                 since = time.perf_counter()
             elif time.perf_counter() - since > _PATIENCE:
-                if self.dress == "indelible":
+                if self.dress in _OURS:
                     raise RuntimeError(
                         f"{left:,} events are not stored, and nothing has happened for {_PATIENCE:.0f} s"
                     )
@@ -90,7 +92,7 @@ class Served:
         return since, 0
 
     def _waiting(self) -> int:
-        if self.dress == "indelible":
+        if self.dress in _OURS:
             return oldest_waiting(self.data).events
         if self.dress in _TABLES:
             return self._sent - _rows(self.url, _TABLES[self.dress])

@@ -178,7 +178,8 @@ def writer(
         ),
     ] = None,
     any_cpu: Annotated[
-        bool, typer.Option("--any-cpu", help="Run on any CPU. Default: on the last, so that requests find another free.")
+        bool,
+        typer.Option("--any-cpu", help="Run on any CPU. Default: on the last, so that requests find another free."),
     ] = False,
 ) -> None:
     """Drain the data directory into the store, until SIGTERM or Ctrl-C: the host's workers then need no thread for it.
