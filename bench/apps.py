@@ -25,6 +25,10 @@ from indelible import configure
 from indelible.capture.asgi import AuditMiddleware
 from indelible.service import AuditService
 
+#: The dress that does no more than any audit log has to.
+LEAST: Final = "least capture"
+#: The same, through our journal and drainer into the database.
+DELIVERED: Final = "least capture, delivered"
 WAY: Final = "BENCH_WAY"
 THREADS: Final = "BENCH_THREADS"
 SECRET: Final = "a secret of at least thirty-two bytes for HS256"
@@ -116,7 +120,7 @@ class LeastCapture:
         await self.app(scope, receive, sending)
 
     def keep(self, captured: Captured) -> None:
-        """Take one."""
+        """Encode one, and keep its bytes in memory or give them to the journal."""
         payload = self.encode(captured)
         if self.service is None:
             self.kept.append(payload)
@@ -237,8 +241,8 @@ _DRESSES: Final[dict[str, Callable[[FastAPI], None]]] = {
     "bare": _bare,
     "ASGI": _asgi,
     "BaseHTTPMiddleware": _base_http,
-    "least capture": _least_capture,
-    "least capture, delivered": _least_delivered,
+    LEAST: _least_capture,
+    DELIVERED: _least_delivered,
     "middleware alone": _capture,
     "indelible": _indelible,
     "bh-fastapi-audit": _bh_fastapi_audit,

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Literal
 
+from bench.apps import DELIVERED, LEAST
 from bench.databases import ENGINES, NAMES
 from bench.figures import Result, Samples, Spread, ratios, spread
-from bench.request_path import APART, BESIDE, DELIVERED, LEAST
+from bench.request_path import APART, BESIDE
 
 #: The sizes at which a log is held against the bars.
 BAR_SIZES: Final = (5_000_000, 20_000_000)

@@ -15,16 +15,13 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import Final
 
+from bench.apps import DELIVERED, LEAST
 from bench.databases import ENGINES
 from bench.experiment import Context, Experiment, Ways
 from bench.serving import Served, backlog, busy, draining, served
 from indelible.directory import oldest_waiting
 from indelible.stores import urls
 
-#: The dress that does no more than any audit log has to.
-LEAST: Final = "least capture"
-#: The same, through our journal and drainer into the database.
-DELIVERED: Final = "least capture, delivered"
 #: The bare application while other processes need as much of the machine as a writer and its database's do.
 BESIDE: Final = "bare, beside busy processes"
 #: Nobody listens there.

@@ -16,7 +16,7 @@ from indelible import exports
 from indelible.errors import ConfigurationError
 from indelible.events import AuditEvent, StoredEvent
 from indelible.exports import Columns, compressor, opening, rendered, written
-from indelible.rendering import FIELDS, csv_header, csv_line, csv_row, json_line
+from indelible.rendering import FIELDS, csv_header, csv_line, csv_row, json_line, neutral
 
 
 def stored(event: AuditEvent, **fields: Any) -> StoredEvent:
@@ -71,6 +71,9 @@ def test_the_same_bytes_as_one_by_one(hostile_events: st.SearchStrategy[AuditEve
         {"seq": 2**63},
         {"user_agent": '"\x1f"\x1e'},
         {"metadata": 5},
+        {"metadata": 0.5},
+        {"timestamp": 1.5},
+        {"recorded_at": 2.0},
     ],
 )
 def test_forged_rows_are_written_like_any_other(forged: dict[str, Any]) -> None:
@@ -83,6 +86,20 @@ def test_quotes_and_formulas_among_ordinary_cells() -> None:
     """One of them is enough for a whole column to be looked at."""
     events = [plain(user_agent=text, old_value='{"a":"b"}') for text in ("curl", 'a "quoted" agent', "=1+1", "", "x")]
     assert rendered("csv", columns_of(*events)) == one_by_one(*events)[1]
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(st.sampled_from("\0=+'\t \ufeff@＝\"a\x1f\n"), max_size=5) | st.none(), min_size=1, max_size=8))
+def test_cells_looked_through_at_once(texts: list[str | None]) -> None:
+    """NULs, which only a forged row has, among what a spreadsheet might run: each cell is what it is by itself."""
+    events = [plain(user_id=text) for text in texts]
+    assert rendered("csv", columns_of(*events)) == one_by_one(*events)[1]
+
+
+@given(st.text(st.sampled_from("\0=+-@＝＋－＠'\t\r\n \ufeff\u200b\x1f\x85\u3000a"), max_size=5))
+def test_what_is_risky_is_never_missed(text: str) -> None:
+    """The pattern that looks through many cells at once finds every cell that is to be marked."""
+    assert neutral(text) == text or exports._RISKY.search(f"\0a\0{text}\0b")
 
 
 @pytest.mark.parametrize("kind", exports.COMPRESSIONS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from pickle import PickleBuffer
@@ -22,6 +22,10 @@ MOST_ROWS: Final = 65_536
 PARALLEL: Final = 262_144
 
 
+#: Of a file: (events in it, bytes).
+Pieces = Generator[tuple[int, bytes | memoryview], None, None]
+
+
 @dataclass(frozen=True, slots=True)
 class Export:
     """What to export, and how: the ``rows`` events that match ``wanted`` among the first ``end`` of the log."""
@@ -33,7 +37,7 @@ class Export:
     compress: Compression | None = None
 
 
-def pieces(url: str, export: Export, *, workers: int | None = None) -> Iterator[tuple[int, bytes | memoryview]]:
+def pieces(url: str, export: Export, *, workers: int | None = None) -> Pieces:
     """The file, piece by piece: (events in it, bytes), valid until the next. ``workers`` None: one process for each CPU.
 
     No snapshot is held: rows do not change, so that what lies before ``end`` is the same whenever it is read. Raises
@@ -72,5 +76,5 @@ def _begin(url: str, export: Export) -> None:
 
 def _work(task: tuple[int, int]) -> list[tuple[int, memoryview]]:
     slices = _raw.matching(_export.wanted, FIELDS, first=task[0], end=task[1])
-    # As what they are when they arrive.
+    # Typed as what they are when they arrive.
     return [(events, cast("memoryview", PickleBuffer(data))) for events, data in written(_export.form, slices, _pack)]

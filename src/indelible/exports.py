@@ -109,12 +109,14 @@ class _Parsed(dict[str | None, msgspec.Raw | None]):
     def __missing__(self, text: str | None) -> msgspec.Raw | None:
         if len(self) >= _KEPT:
             self.clear()
+        if text is not None and not isinstance(text, str):
+            raise TypeError("a JSON text is something else")
         value = self[text] = None if text is None else msgspec.Raw(msgspec.json.encode(rendering.parsed(text)))
         return value
 
 
 class _Doubled(dict[str, str]):
-    """Texts with their quotes doubled; the same few come again and again."""
+    """Texts with their quotes doubled, for one column of some events: the same few come again and again."""
 
     def __missing__(self, text: str) -> str:
         value = self[text] = text.replace('"', '""')
@@ -166,6 +168,8 @@ def _cells(texts: Sequence[Any]) -> Sequence[str]:
 def _shown(columns: Columns) -> list[Sequence[Any]]:
     """The columns with their times and digests as text."""
     shown = list(columns)
+    if not {*map(type, shown[_TIMESTAMP])} | {*map(type, shown[_RECORDED])} <= {int}:
+        raise TypeError("a time is something else")
     shown[_TIMESTAMP] = times(shown[_TIMESTAMP])
     # Taken once for each batch.
     recorded = list(dict.fromkeys(shown[_RECORDED]))

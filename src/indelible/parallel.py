@@ -15,8 +15,10 @@ import os
 import pickle
 import signal
 import struct
-from collections.abc import Callable, Generator, Sequence
+import traceback
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from typing import Any, Final, TypeVar
 
@@ -51,9 +53,10 @@ def in_order(
 ) -> Generator[Result, None, None]:
     """``work(task)`` for each task, each process having called ``begin(*arguments)`` first.
 
-    Of each process at most two results wait for their turn, so memory does not grow with the tasks. What a result holds
-    as ``pickle.PickleBuffer`` comes as ``memoryview``, valid until the next result is asked for. Raises what ``begin`` or
-    ``work`` raises, and IndelibleError when a process dies.
+    Of each process one result waits for its turn, and what a pipe holds, so memory does not grow with the tasks. What a
+    result holds as ``pickle.PickleBuffer`` comes as ``memoryview``, valid until the next result is asked for. Raises what
+    ``begin`` or ``work`` raises (IndelibleError in place of what cannot be pickled), and IndelibleError when a process
+    dies.
     """
     # Not forked: the threads and connections of whoever calls would come along.
     context = multiprocessing.get_context("spawn")
@@ -64,14 +67,18 @@ def in_order(
             stack.enter_context(end)
         receivers = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="indelible-receiver"))
         for turn, (ours, theirs) in enumerate(pipes):
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(
+                AttributeError, OSError
+            ):  # another system, or a user with many pipes: smaller ones
                 fcntl.fcntl(ours.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
             process = context.Process(
                 target=_serve, args=(theirs, work, tasks[turn::workers], begin, arguments), daemon=True
             )
-            process.start()
-            stack.callback(process.join)
-            stack.callback(process.terminate)
+            with _interrupts_held_back():
+                process.start()
+                stack.callback(process.close)
+                stack.callback(process.join)
+                stack.callback(process.terminate)
             # Else a process that dies leaves its pipe open.
             theirs.close()
         inboxes = [_Inbox(ours.fileno()) for ours, _ in pipes]
@@ -84,6 +91,17 @@ def in_order(
             if number + workers < len(tasks):
                 coming[turn] = receivers.submit(inboxes[turn].receive)
             yield value
+
+
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    # What is started inherits it: Ctrl-C is for us, who end the others, and not for an interpreter that is just starting.
+    resource_tracker.ensure_running()  # which lets them through again when it starts
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Inbox:
@@ -130,18 +148,32 @@ def _serve(
     begin: Callable[..., None],
     arguments: tuple[Any, ...],
 ) -> None:
-    # Ctrl-C is for whoever started us, and ends us too.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _keep_memory()
     with pipe, contextlib.suppress(BrokenPipeError):
-        try:
-            begin(*arguments)
-            for task in tasks:
-                _send(pipe.fileno(), (True, work(task)))
-        except BrokenPipeError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where the result was awaited
-            _send(pipe.fileno(), (False, error))
+        for answer in _answers(work, tasks, begin, arguments):
+            _send(pipe.fileno(), answer)
+
+
+def _answers(
+    work: Callable[[Task], Result], tasks: Sequence[Task], begin: Callable[..., None], arguments: tuple[Any, ...]
+) -> Iterator[tuple[bool, Any]]:
+    try:
+        begin(*arguments)
+        for task in tasks:
+            yield True, work(task)
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where the result was awaited
+        yield False, _portable(error)
+
+
+def _portable(error: Exception) -> Exception:
+    """``error`` with a note of where it came from; what would not survive the way, as an IndelibleError that names it."""
+    where = traceback.format_exc()
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+    except Exception:  # noqa: BLE001 - an error's own methods may do anything
+        error = IndelibleError(f"{type(error).__name__}: {error}")
+    error.add_note(where)
+    return error
 
 
 def _keep_memory() -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from indelible import exporting
 from indelible.events import AuditEvent
-from indelible.exporting import Export, pieces
+from indelible.exporting import Export, Pieces, pieces
 from indelible.exports import Format, rendered
 from indelible.queries import Filter
 from indelible.rendering import FIELDS, csv_line, csv_row, json_line
@@ -24,6 +24,11 @@ from indelible.stores.base import SegmentedStore
 
 FORMS: tuple[Format, ...] = ("jsonl", "csv")
 Event = Callable[..., AuditEvent]
+
+
+def whole(found: Pieces) -> list[tuple[int, bytes]]:
+    """The pieces, kept: each is valid until the next."""
+    return [(events, bytes(data)) for events, data in found]
 
 
 @settings(deadline=None, max_examples=60, suppress_health_check=[*HealthCheck])
@@ -50,20 +55,20 @@ def test_several_processes_write_the_same_file(
     store.append(uuid.uuid4(), 0, [event(user_id=f"u{n % 3}", metadata=f'{{"n":{n}}}') for n in range(1100)])
     for wanted, rows in ((Filter(), 1100), (Filter(user_id=("u1",)), 367), (Filter(user_id=("nobody",)), 0)):
         asked = Export(wanted, 1100, rows, form)
-        alone = list(pieces(engine_url, asked))
+        alone = whole(pieces(engine_url, asked))
         assert sum(count for count, _ in alone) == rows
         file = b"".join(data for _, data in alone)
         assert file.count(b"\n") == rows + (form == "csv")
         with monkeypatch.context() as patch:
             patch.setattr(exporting, "PARALLEL", 1)
             patch.setattr(exporting, "TASK_EVENTS", 100)
-            together = list(pieces(engine_url, asked, workers=2))
+            together = whole(pieces(engine_url, asked, workers=2))
             assert sum(count for count, _ in together) == rows
             assert b"".join(data for _, data in together) == file
             if not rows:
                 continue
             assert len(together) > rows // 100, "an opening, and a piece for each task"
-            packed = list(pieces(engine_url, Export(wanted, 1100, rows, form, "gzip"), workers=2))
+            packed = whole(pieces(engine_url, Export(wanted, 1100, rows, form, "gzip"), workers=2))
             assert gzip.decompress(b"".join(data for _, data in packed)) == file
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO, Final, cast
@@ -23,7 +23,7 @@ from indelible.rendering import csv_header, csv_line, csv_row, json_line
 
 if TYPE_CHECKING:
     from indelible.events import StoredEvent
-    from indelible.exporting import Export
+    from indelible.exporting import Export, Pieces
     from indelible.ports import Store
 
 EPILOG: Final = o.examples(
@@ -105,10 +105,12 @@ def export(
         log.record("audit.exported", wanted, taken.rows, format=form.value, end=taken.end, **packed)
         written = 0
         with progress("exporting", taken.rows) as advance:
-            for rows, data in _shown(log.store, asked) if on_screen else _written(ctx.obj, asked, workers):
-                write(data)
-                written += rows
-                advance(rows)
+            pieces = _shown(log.store, asked) if on_screen else _written(ctx.obj, asked, workers)
+            with closing(pieces):
+                for rows, data in pieces:
+                    write(data)
+                    written += rows
+                    advance(rows)
         if written != taken.rows:
             raise StoreError(
                 f"the export ended after {written:,} of {taken.rows:,} events", hint="run: indelible verify"
@@ -116,13 +118,13 @@ def export(
     note(f"{written:,} events exported" + (f" to {out}" if out is not None else ""))
 
 
-def _written(database_url: str | None, asked: Export, workers: int | None) -> Iterator[tuple[int, bytes | memoryview]]:
+def _written(database_url: str | None, asked: Export, workers: int | None) -> Pieces:
     from indelible.exporting import pieces
 
     return pieces(settings_for(database_url).database_url, asked, workers=workers)
 
 
-def _shown(store: Store, asked: Export) -> Iterator[tuple[int, bytes]]:
+def _shown(store: Store, asked: Export) -> Pieces:
     """The same for a person's terminal, which nothing in the log may act upon."""
     if asked.form == "csv":
         yield 0, csv_line(csv_header()).encode()

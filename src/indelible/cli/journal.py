@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
+from zlib import crc32
 
 import typer
 
@@ -179,7 +180,7 @@ def writer(
     ] = None,
     any_cpu: Annotated[
         bool,
-        typer.Option("--any-cpu", help="Run on any CPU. Default: on the last, so that requests find another free."),
+        typer.Option("--any-cpu", help="Run on any CPU. Default: on one, so that requests find another free."),
     ] = False,
 ) -> None:
     """Drain the data directory into the store, until SIGTERM or Ctrl-C: the host's workers then need no thread for it.
@@ -189,9 +190,9 @@ def writer(
     """
     from indelible.runtime import configure
 
-    if not any_cpu:
-        _keep_to_one_cpu()
     settings = settings_for(ctx.obj)
+    if not any_cpu:
+        _keep_to_one_cpu(Path(settings.data_dir))
     announce(settings)
     service = configure(**{**settings.model_dump(), "writer": "process"})
     if metrics_port is not None:
@@ -218,11 +219,15 @@ def writer(
     draining.join(1.0)
 
 
-def _keep_to_one_cpu() -> None:
-    """However much there is to catch up on, requests find a CPU that is not ours. Before any thread: they inherit it."""
+def _keep_to_one_cpu(directory: Path) -> None:
+    """However much there is to catch up on, requests find a CPU that is not ours. Before any thread: they inherit it.
+
+    The directory chooses, so that the writers of a host's applications are not all on the same.
+    """
     # Not on every system, and not in every sandbox.
     with contextlib.suppress(AttributeError, OSError):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        ours = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {ours[crc32(os.fsencode(directory.resolve())) % len(ours)]})
 
 
 WRITER_EPILOG = o.examples("indelible writer", "indelible writer --metrics-port 9464")
