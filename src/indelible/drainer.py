@@ -34,7 +34,7 @@ from indelible.errors import (
     WriterCloned,
 )
 from indelible.events import AuditEvent
-from indelible.journal import Frame, Hole, JournalReader, open_intents, writers
+from indelible.journal import Frame, Hole, JournalReader, open_intents, sweep, writers
 from indelible.metrics import Recorder, Tally
 from indelible.ports import Store
 
@@ -240,6 +240,7 @@ class Drainer:
             os.close(fd)
             return False
         self._lock_fd = fd
+        sweep(self.journals)
         log.info("draining %s", self.journals)
         return True
 

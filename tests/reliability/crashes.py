@@ -126,6 +126,11 @@ def strike_before(die: Callable[[], None]) -> None:
 
 @_point
 def retire_before(die: Callable[[], None]) -> None:
+    _around(reading.JournalReader, "retire", before=lambda _: die())
+
+
+@_point
+def retire_renamed(die: Callable[[], None]) -> None:
     _around(shutil, "rmtree", before=lambda *_, **__: die())
 
 
@@ -140,13 +145,22 @@ def retire_half_way(die: Callable[[], None]) -> None:
 
 
 @_point
-def retire_all_but_the_header(die: Callable[[], None]) -> None:
+def retire_but_for_the_header(die: Callable[[], None]) -> None:
     def most(path: Path, **_: Any) -> None:
         for file in path.glob("*.frames"):
             file.unlink()
         die()
 
     _around(shutil, "rmtree", before=most)
+
+
+@_point
+def retire_header_gone(die: Callable[[], None]) -> None:
+    def header(path: Path, **_: Any) -> None:
+        (path / "header").unlink()
+        die()
+
+    _around(shutil, "rmtree", before=header)
 
 
 # --- the drainer --------------------------------------------------------------------------------------------------------

@@ -124,6 +124,7 @@ def test_killed_at_a_commit_point(
     own = successor._journal
     assert own is not None
     eventually(lambda: writers(directory / "journal") == [own.path], what="the dead journals are drained")
+    eventually(lambda: not [*(directory / "journal").glob(".*.retired")], what="nothing is left of them")
     successor.close()
     successor.store.open()
     found = assert_log_invariants(successor.store, accepted=told, metrics=[successor.metrics()])

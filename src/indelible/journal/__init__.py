@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from indelible.journal.frames import FILE_BYTES, MAX_PAYLOAD, QUOTA_BYTES, Frame, Hole, decode_frame, encode_frame
 from indelible.journal.intents import open_intents
-from indelible.journal.reading import JournalReader, writers
+from indelible.journal.reading import JournalReader, sweep, writers
 from indelible.journal.writing import Journal
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "decode_frame",
     "encode_frame",
     "open_intents",
+    "sweep",
     "writers",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -34,6 +35,8 @@ _MAX_HOLE: Final = 1 << 24
 _READ_BYTES: Final = 1 << 18
 _GENERATION: Final = re.compile("[0-9]{8,18}")
 _POSITIONS: Final = (Slot.APPENDED, Slot.STORED, Slot.CONFIRMED, Slot.DEAD, Slot.LOST, Slot.SHED)
+#: What the name of a journal ends with, behind a dot, while it is deleted.
+_RETIRED: Final = ".retired"
 #: No process appends so many frames; a header that says so is damaged.
 _MAX_POSITION: Final = 1 << 48
 
@@ -235,8 +238,12 @@ class JournalReader:
     def retire(self) -> None:
         """Delete the journal of a dead writer, every frame of which is stored."""
         self.close()
-        # crash here, or half-way ⇒ what is left is read again, and the store drops what it has already.
-        shutil.rmtree(self.path, ignore_errors=True)
+        # crash here ⇒ it is read again, and the store drops what it has already.
+        retired = self.path.with_name(f".{self.path.name}{_RETIRED}")
+        with contextlib.suppress(OSError):
+            self.path.rename(retired)
+            # crash here, or half-way ⇒ no journal any more; the next drainer sweeps up what is left.
+            shutil.rmtree(retired, ignore_errors=True)
 
     def close(self) -> None:
         """Let go of files and map."""
@@ -247,6 +254,12 @@ class JournalReader:
         if self._header_fd >= 0:
             os.close(self._header_fd)
             self._header_fd = -1
+
+
+def sweep(directory: Path) -> None:
+    """Delete what is left below ``directory`` of retired journals: their drainer died over it. For the next drainer."""
+    for path in directory.glob(f".*{_RETIRED}"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def writers(directory: Path) -> list[Path]:
