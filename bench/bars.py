@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Literal
 
-from bench.apps import DELIVERED, LEAST
+from bench.apps import DELIVERED
 from bench.databases import ENGINES, NAMES
 from bench.figures import Result, Samples, Spread, ratios, spread
-from bench.request_path import APART, BESIDE
+from bench.request_path import APART, BESIDE, INSERTS
 
 #: The sizes at which a log is held against the bars.
 BAR_SIZES: Final = (5_000_000, 20_000_000)
@@ -98,16 +98,9 @@ def _request_bars(engine: str) -> Iterator[Bar]:
             limit="the least capture, delivered so", limit_way=DELIVERED + more,
         )  # fmt: skip
     for way, case, to, goal, limit, limit_way in (
-        ("thread", "steady load, drainer as a thread", "bare", 1.5, "the least capture, kept in memory", LEAST),
-        (
-            "writer process",
-            "steady load, drainer as a process",
-            "bare",
-            1.5,
-            "the least capture, kept in memory",
-            LEAST,
-        ),
-        ("catching up", "full catch-up in another process", "bare", 2.0, "bare, beside busy processes", BESIDE),
+        ("thread", "steady load, drainer as a thread", "bare", 1.5, INSERTS, INSERTS),
+        ("writer process", "steady load, drainer as a process", "bare", 1.5, INSERTS, INSERTS),
+        ("catching up", "full catch-up in another process", "bare", 2.0, BESIDE, BESIDE),
         ("database stopped", "database stopped, against its own", "thread", 1.2, "1: no difference", None),
     ):
         yield Bar(

@@ -72,8 +72,8 @@ def sqlite_rows(url: str) -> list[Any]:
         return connection.execute("SELECT * FROM audit_logs_0 WHERE seq > 0 ORDER BY seq").fetchall()
 
 
-def sqlite_raw(url: str, rows: Sequence[Any], batch: int) -> Span:
-    """``executemany`` as the store's own connection would do it."""
+def sqlite_raw(url: str, rows: Sequence[Any], batch: int, *, pause: float = 0) -> Span:
+    """``executemany`` as the store's own connection would do it; ``pause`` seconds behind each batch."""
     with closing(sqlite3.connect(str(urls.parse(url).database), isolation_level=None)) as connection:
         connection.execute("PRAGMA synchronous = FULL")
         # Without OR ROLLBACK, SQLite journals every page twice because of the guards.
@@ -83,6 +83,7 @@ def sqlite_raw(url: str, rows: Sequence[Any], batch: int) -> Span:
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(insert, rows[at : at + batch])
             connection.execute("COMMIT")
+            time.sleep(pause)
         return began, time.perf_counter()
 
 
@@ -114,8 +115,10 @@ def postgres_blocks(url: str, batch: int = BATCH) -> list[bytes]:
         return blocks
 
 
-def postgres_raw(url: str, rows: Sequence[Any], batch: int, ready: Ready = _at_once, *, in_turns: bool = False) -> Span:
-    """COPY of ready values, row by row. ``in_turns``: one batch at a time, whoever's it is."""
+def postgres_raw(
+    url: str, rows: Sequence[Any], batch: int, ready: Ready = _at_once, *, in_turns: bool = False, pause: float = 0
+) -> Span:
+    """COPY of ready values, row by row, ``pause`` seconds behind each batch. ``in_turns``: one batch at a time of all."""
     with psycopg.connect(url, autocommit=True) as connection:
         columns = _columns(connection)
         types = [kind for _, kind, _ in columns]
@@ -130,6 +133,7 @@ def postgres_raw(url: str, rows: Sequence[Any], batch: int, ready: Ready = _at_o
                     copy.set_types(types)
                     for row in rows[at : at + batch]:
                         copy.write_row(row)
+            time.sleep(pause)
         return began, time.perf_counter()
 
 
@@ -142,6 +146,30 @@ def postgres_encoded(url: str, blocks: Sequence[bytes]) -> Span:
             with connection.transaction(), connection.cursor() as cursor, cursor.copy(into) as copy:
                 copy.write(block)
         return began, time.perf_counter()
+
+
+def raw_rows(context: Context, engine: str, count: int) -> list[Any]:
+    """So many rows for ``sqlite_raw`` or ``postgres_raw`` into a log with a first segment."""
+    model = context.databases.fresh(engine)
+    append(model, made(count + 1), BATCH)
+    return sqlite_rows(model) if engine == "sqlite" else postgres_rows(model)
+
+
+@contextmanager
+def inserting(context: Context, engine: str, rows: Sequence[Any], batch: int, pause: float) -> Iterator[None]:
+    """A process that stores these rows the bare way, a batch and a pause in turn."""
+    insert = sqlite_raw if engine == "sqlite" else postgres_raw
+    url = _with_segment(context, engine)
+    work = partial(insert, url, rows, batch, pause=pause)
+    process = multiprocessing.get_context("fork").Process(target=work, daemon=True)
+    process.start()
+    try:
+        yield
+        if not process.is_alive():
+            raise RuntimeError("there were not rows enough to insert, or they were not taken")
+    finally:
+        process.kill()
+        process.join()
 
 
 def _with_segment(context: Context, engine: str) -> str:

@@ -18,12 +18,17 @@ from typing import Final
 from bench.apps import DELIVERED, LEAST
 from bench.databases import ENGINES
 from bench.experiment import Context, Experiment, Ways
+from bench.ingest import inserting, raw_rows
 from bench.serving import Served, backlog, busy, draining, served
 from indelible.directory import oldest_waiting
 from indelible.stores import urls
 
 #: The bare application while other processes need as much of the machine as a writer and its database's do.
 BESIDE: Final = "bare, beside busy processes"
+#: The bare application while a process stores as many rows as it answers requests, in the engine's bare way.
+INSERTS: Final = "bare, beside bare inserts"
+#: Seconds between two batches of such rows, as between two of a writer process.
+_PAUSE: Final = 0.2
 #: Nobody listens there.
 _NOWHERE: Final = "postgresql://postgres@127.0.0.1:9/nowhere"
 _DRESSES: Final = ("bare", "ASGI", "BaseHTTPMiddleware", LEAST, DELIVERED, "middleware alone", "indelible")
@@ -89,6 +94,8 @@ def latency(context: Context, engine: str) -> Iterator[Ways]:
         bare.load(1000)
         rate = round(2000 / bare.load(2000)["seconds"] / 4)
         count = rate * context.pick(6, 2)
+        # Enough for longer than a sample.
+        rows = raw_rows(context, engine, 2 * count)
 
         def steady(one: Served) -> Mapping[str, float]:
             return _quantiles(one.load(count, rate=rate))
@@ -96,6 +103,10 @@ def latency(context: Context, engine: str) -> Iterator[Ways]:
         def elsewhere() -> Mapping[str, float]:
             with draining(apart.url, apart.data):
                 return _settled(apart, steady(apart))
+
+        def beside_inserts() -> Mapping[str, float]:
+            with inserting(context, engine, rows, round(rate * _PAUSE), _PAUSE):
+                return steady(bare)
 
         def catching_up() -> Mapping[str, float]:
             # More than the writer can store meanwhile; what it leaves is there for the next round.
@@ -123,6 +134,7 @@ def latency(context: Context, engine: str) -> Iterator[Ways]:
         yield {
             "bare": lambda: steady(bare),
             BESIDE: beside,
+            INSERTS: beside_inserts,
             LEAST: lambda: steady(least),
             "thread": lambda: _settled(thread, steady(thread)),
             "writer process": elsewhere,
