@@ -83,7 +83,8 @@ def sqlite_raw(url: str, rows: Sequence[Any], batch: int, *, pause: float = 0) -
             connection.execute("BEGIN IMMEDIATE")
             connection.executemany(insert, rows[at : at + batch])
             connection.execute("COMMIT")
-            time.sleep(pause)
+            if pause:
+                time.sleep(pause)
         return began, time.perf_counter()
 
 
@@ -133,7 +134,8 @@ def postgres_raw(
                     copy.set_types(types)
                     for row in rows[at : at + batch]:
                         copy.write_row(row)
-            time.sleep(pause)
+            if pause:
+                time.sleep(pause)
         return began, time.perf_counter()
 
 
@@ -210,9 +212,7 @@ def one_writer(context: Context, engine: str) -> Iterator[Ways]:
 def hosts(context: Context, count: int) -> Iterator[Ways]:
     """So many processes that append to one log at once, and as many that COPY into one segment at once."""
     each = context.pick(20_000, 6_000)
-    model = context.databases.fresh("postgresql")
-    append(model, made(count * each + 1), BATCH)
-    rows = postgres_rows(model)
+    rows = raw_rows(context, "postgresql", count * each)
     parts = [rows[number * each : (number + 1) * each] for number in range(count)]
     given = [made(each + 1, seed) for seed in range(count)]
 

@@ -109,7 +109,7 @@ class _Parsed(dict[str | None, msgspec.Raw | None]):
     def __missing__(self, text: str | None) -> msgspec.Raw | None:
         if len(self) >= _KEPT:
             self.clear()
-        if text is not None and not isinstance(text, str):
+        if not isinstance(text, (str, NoneType)):
             raise TypeError("a JSON text is something else")
         value = self[text] = None if text is None else msgspec.Raw(msgspec.json.encode(rendering.parsed(text)))
         return value
@@ -168,7 +168,7 @@ def _cells(texts: Sequence[Any]) -> Sequence[str]:
 def _shown(columns: Columns) -> list[Sequence[Any]]:
     """The columns with their times and digests as text."""
     shown = list(columns)
-    if not {*map(type, shown[_TIMESTAMP])} | {*map(type, shown[_RECORDED])} <= {int}:
+    if not {*map(type, shown[_TIMESTAMP]), *map(type, shown[_RECORDED])} <= {int}:
         raise TypeError("a time is something else")
     shown[_TIMESTAMP] = times(shown[_TIMESTAMP])
     # Taken once for each batch.

@@ -67,9 +67,8 @@ def in_order(
             stack.enter_context(end)
         receivers = stack.enter_context(ThreadPoolExecutor(workers, thread_name_prefix="indelible-receiver"))
         for turn, (ours, theirs) in enumerate(pipes):
-            with contextlib.suppress(
-                AttributeError, OSError
-            ):  # another system, or a user with many pipes: smaller ones
+            # Another system, or a user with many pipes: smaller ones.
+            with contextlib.suppress(AttributeError, OSError):
                 fcntl.fcntl(ours.fileno(), fcntl.F_SETPIPE_SZ, _PIPE)
             process = context.Process(
                 target=_serve, args=(theirs, work, tasks[turn::workers], begin, arguments), daemon=True

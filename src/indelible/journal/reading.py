@@ -258,8 +258,9 @@ class JournalReader:
 
 def sweep(directory: Path) -> None:
     """Delete what is left below ``directory`` of retired journals: their drainer died over it. For the next drainer."""
-    for path in directory.glob(f".*{_RETIRED}"):
-        shutil.rmtree(path, ignore_errors=True)
+    with contextlib.suppress(OSError):  # the directory is gone, and they with it
+        for path in directory.glob(f".*{_RETIRED}"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def writers(directory: Path) -> list[Path]:
