@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from indelible import AuditService
-from indelible.cli.scheduling import keep_to_one_cpu
+from indelible.cli.journal import _keep_to_one_cpu
 from indelible.directory import drainer_status, encode_event
 from indelible.events import AuditEvent, StoredEvent
 from indelible.journal import writers
@@ -215,7 +215,7 @@ def test_the_data_directory_chooses_the_cpu(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 2, 5, 7})
     monkeypatch.setattr(os, "sched_setaffinity", lambda _pid, cpus: chosen.extend(cpus))
     for name in [*map(str, range(40)), *map(str, range(40))]:
-        keep_to_one_cpu(tmp_path / name)
+        _keep_to_one_cpu(tmp_path / name)
     assert {*chosen} == {0, 2, 5, 7}
     assert chosen[:40] == chosen[40:]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
+from zlib import crc32
 
 import typer
 
@@ -16,7 +18,6 @@ from indelible.cli import options as o
 from indelible.cli.exits import FAILED, Commands
 from indelible.cli.log import announce, settings_for
 from indelible.cli.output import note, print_table, put_json
-from indelible.cli.scheduling import keep_to_one_cpu, take_long_slices
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, help="Look into the journals and dead letters; retry a letter.")
 
@@ -190,9 +191,8 @@ def writer(
     from indelible.runtime import configure
 
     settings = settings_for(ctx.obj)
-    take_long_slices()
     if not any_cpu:
-        keep_to_one_cpu(Path(settings.data_dir))
+        _keep_to_one_cpu(Path(settings.data_dir))
     announce(settings)
     service = configure(**{**settings.model_dump(), "writer": "process"})
     if metrics_port is not None:
@@ -217,6 +217,17 @@ def writer(
     note("stopping")
     service.close()
     draining.join(1.0)
+
+
+def _keep_to_one_cpu(directory: Path) -> None:
+    """However much there is to catch up on, requests find a CPU that is not ours. Before any thread: they inherit it.
+
+    The directory chooses, so that the writers of a host's applications are not all on the same.
+    """
+    # Not on every system, and not in every sandbox.
+    with contextlib.suppress(AttributeError, OSError):
+        ours = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {ours[crc32(os.fsencode(directory.resolve())) % len(ours)]})
 
 
 WRITER_EPILOG = o.examples("indelible writer", "indelible writer --metrics-port 9464")
