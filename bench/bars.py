@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, product
 from typing import Final, Literal
 
 from bench.apps import DELIVERED
@@ -107,15 +107,17 @@ def _request_bars(engine: str) -> Iterator[Bar]:
             number="3", case=f"p99, {case}, {name}", experiment=f"latency-{engine}", figure="p99_ms",
             of=way, to=to, sense="at most", goal=goal, limit=limit_way or "1: no difference", limit_way=limit_way,
         )  # fmt: skip
-    for peer in ("bh-fastapi-audit", "auditlog-fastapi"):
+    for peer, (more, who) in product(("bh-fastapi-audit", "auditlog-fastapi"), (("", "thread"), (APART, "process"))):
+        case = f"{peer}, {name}, drainer as a {who}"
         yield Bar(
-            number="7", case=f"requests/s until stored, {peer}, {name}", experiment=experiment, figure="stored_rps",
-            of="indelible", to=peer, sense="at least", goal=5, limit="the bare app's requests/s", limit_way="bare",
+            number="7", case=f"requests/s until stored, {case}", experiment=experiment, figure="stored_rps",
+            of="indelible" + more, to=peer, sense="at least", goal=5,
+            limit="the least capture, delivered so", limit_way=DELIVERED + more,
         )  # fmt: skip
         yield Bar(
-            number="7", case=f"CPU added, {peer}, {name}", experiment=experiment, figure="cpu_us",
-            of="indelible", to=peer, less="bare", sense="at most", goal=0.1,
-            limit="the least capture, delivered so", limit_way=DELIVERED,
+            number="7", case=f"CPU added, {case}", experiment=experiment, figure="cpu_us",
+            of="indelible" + more, to=peer, less="bare", sense="at most", goal=0.1,
+            limit="the least capture, delivered so", limit_way=DELIVERED + more,
         )  # fmt: skip
 
 

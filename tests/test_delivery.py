@@ -23,7 +23,7 @@ def test_flush_on_batch_size_interval_or_urgency() -> None:
 
 def test_lingering_for_a_larger_batch() -> None:
     """With ``linger`` a batch waits for more, but not for more than an append takes, and not when somebody waits."""
-    policy = FlushPolicy(batch_size=10, interval=5.0, linger=0.25, slice_size=1_000)
+    policy = FlushPolicy(batch_size=10, interval=5.0, linger=0.25)
     assert not policy.due(waiting=10, since=100, now=100.125, urgent=False)
     assert not policy.due(waiting=9, since=100, now=100.25, urgent=False)
     assert policy.due(waiting=10, since=100, now=100.25, urgent=False)
@@ -32,20 +32,13 @@ def test_lingering_for_a_larger_batch() -> None:
     assert policy.due(waiting=1, since=100, now=105, urgent=False)
 
 
-def test_whoever_falls_behind_takes_more_at_once() -> None:
-    """Twenty as long as few wait, then an eighth of them, a thousand at the most; never more than ``max_batch``."""
-    sizes = {waiting: POLICY.size(waiting) for waiting in (1, 20, 160, 800, 8_000, 1_000_000)}
-    assert sizes == {1: 20, 20: 20, 160: 20, 800: 100, 8_000: 1_000, 1_000_000: 1_000}
-    assert FlushPolicy(max_batch=7).size(800) == 7
-
-
 EIGHTHS = st.integers(0, 80).map(lambda eighths: eighths / 8)
 
 
 @given(waiting=st.integers(0, 5_000), most=st.integers(1, 5_000), waited=EIGHTHS, linger=EIGHTHS, urgent=st.booleans())
 def test_lingering_never_flushes_sooner(waiting: int, most: int, waited: float, linger: float, urgent: bool) -> None:
     """What is due with ``linger`` is due without it; what is not due with it is due once it is over."""
-    calm = FlushPolicy(batch_size=10, interval=5.0, slice_size=most, max_batch=most)
+    calm = FlushPolicy(batch_size=10, interval=5.0, max_batch=most)
     policy = replace(calm, linger=linger)
     without = calm.due(waiting=waiting, since=100, now=100 + waited, urgent=urgent)
     assert without or not policy.due(waiting=waiting, since=100, now=100 + waited, urgent=urgent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -15,6 +16,7 @@ from indelible.drainer import LOCK_RETRY, PATIENCE, POLL, Drainer, Gap
 from indelible.errors import RowRefused, StoreUnavailable
 from indelible.events import AuditEvent
 from indelible.journal import Journal, writers
+from indelible.pacing import beside_others
 from indelible.testing import MemoryStore
 
 
@@ -101,20 +103,23 @@ def test_somebody_who_waits_is_served_at_once(bench: Bench) -> None:
     assert journal.stored == 1
 
 
-def test_slices_are_bounded(bench: Bench) -> None:
-    """A long queue goes out in slices, one per journal and round, with a pause between."""
+@pytest.mark.parametrize("together", [None, 7])
+def test_appends_are_bounded(bench: Bench, together: int | None) -> None:
+    """A long queue goes out in appends of ``max_batch``, one per journal and round, however much is read at a time."""
     first, second = bench.writer(), bench.writer()
-    for n in range(120):
+    most = FlushPolicy().max_batch
+    for n in range(most + 20):
         first.append(event(n))
         second.append(event(n))
-    assert bench.drainer.step() < POLL
-    assert len(bench.store.rows) == 2 * FlushPolicy().slice_size
-    while bench.drainer.step() < POLL:
-        pass
-    assert len(bench.store.rows) == 240
+    with nullcontext() if together is None else beside_others(together):
+        assert bench.drainer.step() < POLL
+        assert len(bench.store.rows) == 2 * most
+        while bench.drainer.step() < POLL:
+            pass
+    assert len(bench.store.rows) == 2 * (most + 20)
     for journal in (first, second):
         mine = [row for row in bench.store.rows if row.writer_id == journal.writer_id]
-        assert [row.writer_seq for row in mine] == list(range(120))
+        assert [row.writer_seq for row in mine] == list(range(most + 20))
 
 
 def test_one_drainer_per_directory(bench: Bench) -> None:

@@ -9,24 +9,14 @@ from dataclasses import dataclass
 class FlushPolicy:
     """Store a journal's waiting events when there are ``batch_size`` of them, or after ``interval`` seconds.
 
-    ``linger`` (seconds) waits for more than ``batch_size``, but not for more than one append takes: to append at all costs
-    as much as some fifty events. Neither costs any safety: what waits is in the journal.
-
-    One append takes ``slice_size``; where many wait, an eighth of them, up to ``max_batch``: small ones keep a busy event
-    loop's answers quick, and large ones, which cost half as much an event, keep the drainer from falling behind. Between two
-    it sleeps for ``pause`` (seconds): beside an event loop that has to be real, in a process of its own it is 0.
+    ``linger`` (seconds) waits for more than ``batch_size``, but not for more than the ``max_batch`` that one append takes:
+    to append at all costs as much as some fifty events. None of it costs any safety: what waits is in the journal.
     """
 
     batch_size: int = 10
     interval: float = 5.0
     linger: float = 0.0
-    slice_size: int = 20
     max_batch: int = 1000
-    pause: float = 0.002
-
-    def size(self, waiting: int) -> int:
-        """The most events that one append takes while so many wait."""
-        return min(self.max_batch, max(self.slice_size, waiting // 8))
 
     def due(self, *, waiting: int, since: float, now: float, urgent: bool) -> bool:
         """Whether to flush ``waiting`` events of which the first was seen at ``since``.
@@ -36,7 +26,7 @@ class FlushPolicy:
         if waiting <= 0:
             return False
         waited = now - since
-        if urgent or waiting >= self.size(waiting) or not 0 <= waited < self.interval:
+        if urgent or waiting >= self.max_batch or not 0 <= waited < self.interval:
             return True
         return waiting >= self.batch_size and waited >= self.linger
 

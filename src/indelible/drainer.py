@@ -36,6 +36,7 @@ from indelible.errors import (
 from indelible.events import AuditEvent
 from indelible.journal import Frame, Hole, JournalReader, open_intents, sweep, writers
 from indelible.metrics import Recorder, Tally
+from indelible.pacing import at_once, breathe
 from indelible.ports import Store
 
 log: Final = logging.getLogger("indelible.drainer")
@@ -184,7 +185,7 @@ class Drainer:
                 source.known, trouble = False, error
         if trouble is not None:
             self._failed(trouble, now)
-        return self._policy.pause if busy else POLL
+        return 0.0 if busy else POLL
 
     def _failed(self, error: IndelibleError | OSError, now: float) -> None:
         self._failures += 1
@@ -280,7 +281,7 @@ class Drainer:
         if source.cloned:
             self._disown(source)
         damaged = source.stuck is not None and not 0 <= now - source.stuck < PATIENCE
-        items = reader.read(self._policy.size(waiting), final=damaged or not alive)
+        items = self._read(reader, final=damaged or not alive)
         if not items:
             if not alive and not self._settle_intents(source):
                 self._retire(source)
@@ -311,6 +312,14 @@ class Drainer:
         with self.stored:
             self.stored.notify_all()
         return True
+
+    def _read(self, reader: JournalReader, *, final: bool) -> list[Frame | Hole]:
+        """What one append takes."""
+        most, items = self._policy.max_batch, list[Frame | Hole]()
+        while len(items) < most and (some := reader.read(min(at_once(most), most - len(items)), final=final)):
+            items += some
+            breathe()
+        return items
 
     def _settle_intents(self, source: _Source) -> bool:
         """Store what a dead writer intended and nobody knows the outcome of, as its last events; True if there was any.
@@ -398,7 +407,10 @@ class Drainer:
         writer_id, done = source.reader.writer_id, _Done()
         batch: list[AuditEvent] = []
         first = 0
-        for item in items:
+        together = at_once(len(items))
+        for at, item in enumerate(items):
+            if at % together == 0:
+                breathe()
             event = self._decoded(writer_id, item, done) if isinstance(item, Frame) else None
             if event is not None:
                 first = item.number - len(batch) if isinstance(item, Frame) else first

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from indelible import pacing
 from indelible.errors import RowRefused, TreeDamaged
 from indelible.events import AuditEvent
 from indelible.integrity.leaf import leaf_bytes
@@ -16,6 +21,7 @@ from indelible.integrity.tiles import tiles
 from indelible.queries import Filter
 from indelible.stores import base
 from indelible.stores.base import SegmentedStore
+from indelible.stores.batch import offer
 
 Event = Callable[..., AuditEvent]
 MakeStore = Callable[..., SegmentedStore]
@@ -54,6 +60,60 @@ def test_rows_heads_and_tiles_agree(store: SegmentedStore, event: Event, raw: Ra
         store.append(writer, done[writer], [event(user_id=f"u{n}", metadata='{"n":1}') for n in range(count)])
         done[writer] += count
     check_tree(store, raw)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_tree_made_in_pieces(
+    store: SegmentedStore, event: Event, raw: Raw, monkeypatch: pytest.MonkeyPatch, ahead: bool
+) -> None:
+    """Beside others a batch is sealed and written a few rows at a time, over a segment's end too."""
+    breaths: list[float] = []
+    monkeypatch.setattr(time, "sleep", breaths.append)
+    writer, done = uuid.uuid4(), 0
+    with pacing.beside_others(7):
+        for count in (1, 255, 256, 257, 700):
+            store._hashes_ahead = ahead
+            store.append(writer, done, [event(user_id=f"u{n}") for n in range(count)])
+            done += count
+    assert len(breaths) >= 1_469 // 7
+    check_tree(store, raw)
+
+
+def test_who_waits_for_the_lock_hashes_before_it(store: SegmentedStore) -> None:
+    """One writer of several seals its next batch while the others write; alone, while the database does."""
+    ahead = [store._hashes_ahead]
+    for asked in (time.monotonic() - 1, time.monotonic() + 1):
+        store._began(asked)
+        ahead.append(store._hashes_ahead)
+    assert ahead == [False, True, False]
+
+
+@given(
+    count=st.integers(1, 60),
+    skip=st.integers(0, 59),
+    together=st.integers(1, 20),
+    ahead=st.booleans(),
+)
+def test_parts_are_the_whole(count: int, skip: int, together: int, ahead: bool) -> None:
+    """However a batch is cut, and wherever a replay goes on in it, each row is sealed as if it were alone."""
+    writer = uuid.UUID(int=7)
+    events = [
+        AuditEvent(id=uuid.UUID(int=n), timestamp=n, event_type="api_request", action="a", status="success")
+        for n in range(count)
+    ]
+    skip = min(skip, count)
+    with pacing.beside_others(together):
+        offered = offer(writer, 100, events, after=None, recorded_at=1, random=_salts, ahead=ahead)
+        parts = list(offered.parts(skip))
+    whole = offer(writer, 100, events, after=None, recorded_at=1, random=_salts, ahead=False).seal(skip, count)
+    assert [leaf for part in parts for leaf in part.leaf_hashes] == list(whole.leaf_hashes)
+    assert [id_ for part in parts for id_ in part.fields["id"]] == [event.id for event in events[skip:]]
+    assert all(0 < len(part.leaf_hashes) <= together for part in parts)
+
+
+def _salts(size: int) -> bytes:
+    """Different ones for each row, the same each time."""
+    return b"".join(hashlib.sha256(at.to_bytes(4, "big")).digest() for at in range(size // 32))
 
 
 def test_two_stores_take_turns(store: SegmentedStore, make_store: MakeStore, event: Event, raw: Raw) -> None:

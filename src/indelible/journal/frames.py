@@ -7,10 +7,11 @@ import mmap
 import os
 import struct
 import sys
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 from zlib import crc32
+
+import msgspec
 
 FILE_BYTES: Final = 8 << 20
 QUOTA_BYTES: Final = 1 << 30
@@ -58,16 +59,15 @@ def padded(size: int) -> int:
     return (size + 7) & ~7
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+# Nothing that the collector counts: a batch of hundreds must not make it search the host's whole heap.
+class Frame(msgspec.Struct, frozen=True, gc=False):
     """One frame as read back: its number in the writer's numbering and its payload."""
 
     number: int
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Hole:
+class Hole(msgspec.Struct, frozen=True, gc=False):
     """Numbers ``first`` up to, not including, ``end`` were given out and cannot be read back."""
 
     first: int

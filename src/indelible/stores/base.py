@@ -29,6 +29,8 @@ from indelible.stores.schema import heads, segment_spans, segment_table, segment
 from indelible.stores.sql import SqlReader
 from indelible.stores.versions import check_version
 
+#: Seconds after which a writer that asked for the log's lock counts as one of several.
+_CONTENDED: Final = 0.005
 #: Rows of others that are read under the log's lock, to grow the tree behind them: some 50 ms. More are read before it.
 NEAR: Final = 16_384
 _inherited: list[object] = []
@@ -46,8 +48,9 @@ class SegmentedStore(SqlReader):
     # What makes two logs of the same events differ; replaced where they must not.
     _random = staticmethod(os.urandom)
     _now = staticmethod(time.time_ns)
-    # Whether a batch is hashed before the lock, or beside the database's own work.
-    _hashes_ahead = True
+    # Whether a batch is hashed before the lock: alone, a writer hashes while the database writes; among others, while it
+    # would wait for the lock.
+    _hashes_ahead = False
 
     def __init__(self, url: str, *, segment_rows: int, prepare: Prepare | None) -> None:
         self._address: URL = urls.parse(url)
@@ -125,6 +128,10 @@ class SegmentedStore(SqlReader):
         with self._lock, translated():
             size, self._edge = self._append(offered)
             return size
+
+    def _began(self, asked: float) -> None:
+        """The log's lock is ours; it was asked for at ``asked``, by ``time.monotonic``."""
+        self._hashes_ahead = time.monotonic() - asked > _CONTENDED
 
     def _is_far(self, size: int) -> bool:
         """Whether so much has been stored by others that to read it would keep them from the lock for too long."""

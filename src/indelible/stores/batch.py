@@ -13,12 +13,13 @@ from indelible.events import AuditEvent
 from indelible.integrity.edge import EDGE_UNIT, RightEdge
 from indelible.integrity.leaf import SALT_SIZE, Sealed, seal
 from indelible.integrity.tiles import Tile
+from indelible.pacing import at_once, breathe
 from indelible.ports import Head
 from indelible.stores.schema import COLUMNS, SEGMENT_UNIT
 
 #: One append takes at most so many events; the drainer's batches are far smaller.
 MAX_EVENTS: Final = 65_536
-#: Events that are sealed and written as one piece: while the database is busy with it, the next one is made.
+#: Events that are sealed and written together: while the database is busy with them, the next ones are sealed.
 PART: Final = 250
 #: Below SEGMENT_UNIT only powers of two from here on, for tests: a segment stays a whole Merkle tile.
 _SMALLEST_SEGMENT: Final = 256
@@ -40,8 +41,8 @@ Row = tuple[Any, ...]
 class Offer:
     """One writer's events ``first``, ``first + 1``, ... and what is decided about them before the log's lock is taken.
 
-    ``salts`` are 32 random bytes an event. ``sealed`` is their leaf hashes, or None: then they are hashed part by part,
-    while the database is busy with the part before.
+    ``salts`` are 32 random bytes an event. ``sealed`` are the events sealed, part by part, or None: then that is done
+    when they are written, while the database is busy with the part before.
     """
 
     writer_id: UUID
@@ -49,13 +50,22 @@ class Offer:
     events: Sequence[AuditEvent]
     recorded_at: int
     salts: bytes
-    sealed: Sealed | None
+    sealed: Sequence[Sealed] | None
     after: int
 
     def parts(self, skip: int) -> Iterator[Sealed]:
-        """The events but the first ``skip``, sealed. Raises RowRefused."""
-        for at in range(skip, len(self.events), PART):
-            yield self.seal(at, at + PART) if self.sealed is None else self.sealed.part(at, at + PART)
+        """The events but the first ``skip``, sealed, at most ``PART`` together. Raises RowRefused."""
+        if self.sealed is None:
+            count = at_once(PART)
+            for at in range(skip, len(self.events), count):
+                sealed = self.seal(at, at + count)
+                breathe()
+                yield sealed
+            return
+        for sealed in self.sealed:
+            if (count := len(sealed.leaf_hashes)) > skip:
+                yield sealed.part(skip, count) if skip else sealed
+            skip = max(0, skip - count)
 
     def seal(self, start: int, end: int) -> Sealed:
         """The events ``start`` up to ``end``, sealed. Raises RowRefused for one that cannot be a leaf."""
@@ -142,7 +152,7 @@ def offer(
             raise RowRefused(f"event {event.id} has a time outside the years 1 to 9999")
     salts = random(2 * SALT_SIZE * len(events))
     offered = Offer(writer_id, first, events, recorded_at, salts, None, first if after is None else after)
-    return replace(offered, sealed=offered.seal(0, len(events))) if ahead else offered
+    return replace(offered, sealed=list(offered.parts(0))) if ahead else offered
 
 
 def plan(offered: Offer, *, edge: RightEdge, position: int, last_id: Callable[[], UUID | None]) -> Batch | None:

@@ -13,6 +13,7 @@ from psycopg import Copy
 from psycopg.abc import Buffer
 from psycopg.copy import Writer
 
+from indelible.pacing import breathe
 from indelible.stores.pgconnection import WritingConnection
 
 
@@ -82,4 +83,5 @@ def _blocks(connection: WritingConnection, types: Sequence[str], parts: Iterable
             write = copy.write_row
             for row in part:
                 write(row)
+        breathe()
         yield b"".join(kept.parts)

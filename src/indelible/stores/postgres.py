@@ -52,8 +52,6 @@ _BEGIN: Final = (
     " SELECT writer_seq, size FROM audit_heads WHERE writer_id = '{writer}' ORDER BY size DESC LIMIT 1;"
     " SELECT first_seq, end_seq FROM audit_segments ORDER BY number DESC LIMIT 1"
 )
-#: Seconds after which a writer that asked for the log's lock counts as one of several.
-_CONTENDED: Final = 0.005
 _COPY: Final = "COPY audit_logs (" + ", ".join(f'"{c}"' for c in COLUMNS) + ") FROM STDIN (FORMAT BINARY)"
 _LOG: Final = AuditLog.__table__
 #: Where a segment begins and ends.
@@ -73,7 +71,6 @@ class PostgresStore(SegmentedStore):
 
     def __init__(self, url: str, *, segment_rows: int = 262_144, prepare: Prepare | None = None) -> None:
         super().__init__(url, segment_rows=segment_rows, prepare=prepare)
-        self._hashes_ahead = False
         self._writer: WritingConnection | None = None
 
     def _reading_engine(self) -> Engine:
@@ -122,10 +119,9 @@ class PostgresStore(SegmentedStore):
 
     def _append(self, offered: Offer) -> tuple[int, RightEdge]:
         try:
-            began = time.monotonic()
+            asked = time.monotonic()
             writer, head, last, newest = self._begin(offered.writer_id)
-            # Alone, this writer hashes while the server writes; among others, while it would wait for the lock.
-            self._hashes_ahead = time.monotonic() - began > _CONTENDED
+            self._began(asked)
             if self._is_far(head[0]):
                 # What is stored does not change: it is read without the lock, which every other writer would wait for.
                 writer.execute("ROLLBACK")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -94,7 +95,9 @@ class SqliteStore(SegmentedStore):
     def _append(self, offered: Offer) -> tuple[int, RightEdge]:
         writer = self._connected()
         try:
+            asked = time.monotonic()
             head = _begin(writer)
+            self._began(asked)
             if self._is_far(head[0]):
                 # What is stored does not change: it is read without the lock, which every other writer would wait for.
                 writer.execute("ROLLBACK")
@@ -139,24 +142,24 @@ class SqliteStore(SegmentedStore):
 
     def _write(self, writer: sqlite3.Connection, batch: Batch) -> None:
         size = batch.first
-        rows = [row for part in batch.rows(epoch=0, ids=msgspec.to_builtins) for row in part]
         number, start, end = self._newest_segment(writer)
-        while size < batch.end:
-            if size == end:
-                number, start, end = self._make_segment(
-                    writer, number + 1, end, end + (end - start or self._segment_rows)
-                )
-            until = min(end, batch.end)
-            for at in range(size, until, _TOGETHER):
-                some = rows[at - batch.first : min(at + _TOGETHER, until) - batch.first]
+        for rows in batch.rows(epoch=0, ids=msgspec.to_builtins):
+            taken = 0
+            while taken < len(rows):
+                if size == end:
+                    number, start, end = self._make_segment(
+                        writer, number + 1, end, end + (end - start or self._segment_rows)
+                    )
+                some = rows[taken : taken + min(_TOGETHER, end - size)]
                 # OR ROLLBACK as in the insert guards: nothing in the statement may end in ABORT, which would halve the rate.
                 writer.execute(
                     f"INSERT OR ROLLBACK INTO audit_logs_{number} VALUES {', '.join([_PLACES] * len(some))}",
                     list(chain.from_iterable(some)),
                 )
-            if until == end:
-                self._close_segment(writer, number)
-            size = until
+                taken += len(some)
+                size += len(some)
+                if size == end:
+                    self._close_segment(writer, number)
         writer.executemany(
             "INSERT INTO audit_tiles (level, number, hashes) VALUES (?, ?, ?)",
             [(tile.level, tile.index, hashes) for tile, hashes in batch.tiles],
