@@ -66,7 +66,7 @@ class Settings(BaseSettings):
         1000,
         ge=1,
         le=65_536,
-        description="The most events in one append; a thread takes so many only when it is far behind.",
+        description="The most events in one append, which is one transaction.",
     )
     on_full: Literal["shed", "block", "raise"] = Field(
         "shed",
