@@ -32,6 +32,20 @@ def test_lingering_for_a_larger_batch() -> None:
     assert policy.due(waiting=1, since=100, now=105, urgent=False)
 
 
+def test_whoever_falls_behind_does_more_at_a_time() -> None:
+    """The fewest as long as few wait, then a part of those that wait, up to the most; alone, all at once."""
+    policy = FlushPolicy(pieces=(15, 250))
+    assert {waiting: policy.together(waiting) for waiting in (0, 500, 3_200, 8_000, 1_000_000)} == {
+        0: 15,
+        500: 15,
+        3_200: 100,
+        8_000: 250,
+        1_000_000: 250,
+    }
+    assert FlushPolicy(pieces=(50, 50)).together(1_000_000) == 50
+    assert FlushPolicy().together(1_000_000) is None
+
+
 EIGHTHS = st.integers(0, 80).map(lambda eighths: eighths / 8)
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -16,7 +16,6 @@ from indelible.drainer import LOCK_RETRY, PATIENCE, POLL, Drainer, Gap
 from indelible.errors import RowRefused, StoreUnavailable
 from indelible.events import AuditEvent
 from indelible.journal import Journal, writers
-from indelible.pacing import beside_others
 from indelible.testing import MemoryStore
 
 
@@ -103,20 +102,23 @@ def test_somebody_who_waits_is_served_at_once(bench: Bench) -> None:
     assert journal.stored == 1
 
 
-@pytest.mark.parametrize("together", [None, 7])
-def test_appends_are_bounded(bench: Bench, together: int | None) -> None:
-    """A long queue goes out in appends of ``max_batch``, one per journal and round, however much is read at a time."""
+@pytest.mark.parametrize("pieces", [None, (7, 7)])
+def test_appends_are_bounded(bench: Bench, pieces: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long queue goes out in appends of ``max_batch``, one per journal and round, however much is done at a time."""
+    breaths: list[float] = []
+    monkeypatch.setattr(time, "sleep", breaths.append)
+    bench.drainer._policy = FlushPolicy(pieces=pieces)
     first, second = bench.writer(), bench.writer()
     most = FlushPolicy().max_batch
     for n in range(most + 20):
         first.append(event(n))
         second.append(event(n))
-    with nullcontext() if together is None else beside_others(together):
-        assert bench.drainer.step() < POLL
-        assert len(bench.store.rows) == 2 * most
-        while bench.drainer.step() < POLL:
-            pass
+    assert bench.drainer.step() < POLL
+    assert len(bench.store.rows) == 2 * most
+    while bench.drainer.step() < POLL:
+        pass
     assert len(bench.store.rows) == 2 * (most + 20)
+    assert len(breaths) >= 2 * 2 * most // 7 if pieces else not breaths
     for journal in (first, second):
         mine = [row for row in bench.store.rows if row.writer_id == journal.writer_id]
         assert [row.writer_seq for row in mine] == list(range(most + 20))

@@ -11,12 +11,26 @@ class FlushPolicy:
 
     ``linger`` (seconds) waits for more than ``batch_size``, but not for more than the ``max_batch`` that one append takes:
     to append at all costs as much as some fifty events. None of it costs any safety: what waits is in the journal.
+
+    ``pieces`` are the fewest and the most rows that are worked on at a time, so that others need not wait; None: all.
     """
 
     batch_size: int = 10
     interval: float = 5.0
     linger: float = 0.0
     max_batch: int = 1000
+    pieces: tuple[int, int] | None = None
+
+    def together(self, waiting: int) -> int | None:
+        """How many rows to work on at a time while so many wait.
+
+        A thread gets hold of the interpreter some two hundred times a second beside an event loop that never rests: whoever
+        falls behind has to do more each time.
+        """
+        if self.pieces is None:
+            return None
+        fewest, most = self.pieces
+        return min(most, max(fewest, waiting // 32))
 
     def due(self, *, waiting: int, since: float, now: float, urgent: bool) -> bool:
         """Whether to flush ``waiting`` events of which the first was seen at ``since``.

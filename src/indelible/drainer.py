@@ -36,7 +36,7 @@ from indelible.errors import (
 from indelible.events import AuditEvent
 from indelible.journal import Frame, Hole, JournalReader, open_intents, sweep, writers
 from indelible.metrics import Recorder, Tally
-from indelible.pacing import at_once, breathe
+from indelible.pacing import at_once, beside_others, breathe
 from indelible.ports import Store
 
 log: Final = logging.getLogger("indelible.drainer")
@@ -263,7 +263,7 @@ class Drainer:
     # --- one journal --------------------------------------------------------------------------------------------------
 
     def _drain(self, source: _Source, now: float) -> bool:
-        """Store what is due of one journal, in one append; True if there is more."""
+        """Store what is due of one journal; True if there is more."""
         reader = source.reader
         if not source.known:
             self.store.open()
@@ -281,7 +281,13 @@ class Drainer:
         if source.cloned:
             self._disown(source)
         damaged = source.stuck is not None and not 0 <= now - source.stuck < PATIENCE
-        items = self._read(reader, final=damaged or not alive)
+        with beside_others(self._policy.together(waiting)):
+            return self._flush(source, final=damaged or not alive, alive=alive, now=now)
+
+    def _flush(self, source: _Source, *, final: bool, alive: bool, now: float) -> bool:
+        """Store what one append takes; True if there is more."""
+        reader = source.reader
+        items = self._read(reader, final=final)
         if not items:
             if not alive and not self._settle_intents(source):
                 self._retire(source)

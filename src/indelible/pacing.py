@@ -27,8 +27,8 @@ _here: Final = _Here()
 
 
 @contextmanager
-def beside_others(rows: int) -> Iterator[None]:
-    """While it is entered, this thread works on so many rows at a time, and breathes."""
+def beside_others(rows: int | None) -> Iterator[None]:
+    """While it is entered, this thread works on so many rows at a time, and breathes. None: on all, and does not."""
     _here.rows = rows
     try:
         yield

@@ -34,7 +34,6 @@ from indelible.health import Health
 from indelible.intake import EventFields, Intake
 from indelible.journal import Journal
 from indelible.metrics import Histogram, Tally
-from indelible.pacing import beside_others
 from indelible.ports import Follower, Host, Store
 from indelible.redaction import Redactor
 from indelible.settings import Settings
@@ -61,10 +60,10 @@ _GRACE: Final = 1.0
 _FOLLOW: Final = 0.2
 #: Seconds that a drainer lets less than a whole batch wait: batches of twenty cost twice as much an event.
 _LINGER: Final = 0.2
-#: Rows that a drainer works on at a time: in the application's process, to seal or to bind them takes some 0.1 ms; in one of
-#: its own it is in the way only where the processors are few.
-_ROWS_BESIDE_A_LOOP: Final = 15
-_ROWS_BESIDE_A_PROCESS: Final = 50
+#: The fewest and the most rows that a drainer works on at a time. In the application's process, to seal or to bind the
+#: fewest takes some 0.1 ms; in one of its own it is in the way only where processors are few.
+_BESIDE_A_LOOP: Final = (15, 250)
+_BESIDE_A_PROCESS: Final = (50, 50)
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,8 +381,8 @@ class AuditService:
             self._closing.clear()
             self._threads = [threading.Thread(target=self._syncer.run, name="indelible-sync", daemon=True)]
             if self.settings.writer == "thread":
-                self._drainer = self._new_drainer()
-                self._threads.append(threading.Thread(target=self._drain_beside, name="indelible-drainer", daemon=True))
+                self._drainer = self._new_drainer(_BESIDE_A_LOOP)
+                self._threads.append(threading.Thread(target=self._drain_loop, name="indelible-drainer", daemon=True))
             if self._followers:
                 following = threading.Thread(target=self._follow_loop, name="indelible-followers", daemon=True)
                 self._threads.append(following)
@@ -414,9 +413,9 @@ class AuditService:
                 raise
         return journal
 
-    def _new_drainer(self) -> Drainer:
+    def _new_drainer(self, pieces: tuple[int, int]) -> Drainer:
         settings = self.settings
-        policy = FlushPolicy(settings.batch_size, settings.flush_interval, _LINGER, settings.max_batch)
+        policy = FlushPolicy(settings.batch_size, settings.flush_interval, _LINGER, settings.max_batch, pieces)
         return Drainer(Path(settings.data_dir), self.store, self._record_gap, recorder=self._tally, policy=policy)
 
     def drain_here(self, ready: threading.Event | None = None) -> None:
@@ -426,12 +425,11 @@ class AuditService:
         """
         with self._lifecycle:
             self._open_journal()
-            self._drainer = self._new_drainer()
+            self._drainer = self._new_drainer(_BESIDE_A_PROCESS)
             self._threads.append(threading.current_thread())
         if ready is not None:
             ready.set()
-        with beside_others(_ROWS_BESIDE_A_PROCESS):
-            self._drain_loop()
+        self._drain_loop()
 
     def close(self, timeout: float = _DEADLINE) -> None:
         """``stop`` for synchronous hosts; ``timeout`` in seconds. Closing a closed service does nothing."""
@@ -526,10 +524,6 @@ class AuditService:
                 log.debug("the gap cannot be recorded yet: %s", error)
             else:
                 self._past.bury(left, given_up=True)
-
-    def _drain_beside(self) -> None:
-        with beside_others(_ROWS_BESIDE_A_LOOP):
-            self._drain_loop()
 
     def _drain_loop(self) -> None:
         """Run the drainer; an error that nobody foresaw is logged and the drainer started again."""
