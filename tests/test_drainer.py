@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -122,6 +123,28 @@ def test_appends_are_bounded(bench: Bench, pieces: tuple[int, int] | None, monke
     for journal in (first, second):
         mine = [row for row in bench.store.rows if row.writer_id == journal.writer_id]
         assert [row.writer_seq for row in mine] == list(range(most + 20))
+
+
+def test_a_batch_is_decoded_as_it_is_stored(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No more than a piece of it is there at once: what the garbage collector sees of a batch does not grow with it."""
+    journal = bench.writer()
+    for n in range(500):
+        journal.append(event(n))
+    seen: list[Sequence[AuditEvent]] = []
+    append = bench.store.append
+
+    def spy(writer_id: UUID, first: int, events: Sequence[AuditEvent], *, after: int | None = None) -> int:
+        seen.append(events)
+        return append(writer_id, first, events, after=after)
+
+    monkeypatch.setattr(bench.store, "append", spy)
+    bench.drainer.step()
+    (events,) = seen
+    assert len(events) == 500
+    assert not any(isinstance(kept, AuditEvent | UUID) for kept in gc.get_referents(*gc.get_referents(events)))
+    assert [each.id.int for each in events] == list(range(500))
+    assert [each.id.int for each in events[490:]] == list(range(490, 500))
+    assert events[-1].id.int == 499
 
 
 def test_one_drainer_per_directory(bench: Bench) -> None:

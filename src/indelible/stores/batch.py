@@ -68,9 +68,15 @@ class Offer:
             skip = max(0, skip - count)
 
     def seal(self, start: int, end: int) -> Sealed:
-        """The events ``start`` up to ``end``, sealed. Raises RowRefused for one that cannot be a leaf."""
+        """The events ``start`` up to ``end``, sealed.
+
+        Raises RowRefused for one that cannot be a leaf, or that lies outside the years 1 to 9999.
+        """
         salts = self.salts[2 * SALT_SIZE * start : 2 * SALT_SIZE * end]
         events = self.events[start:end]
+        for event in events:
+            if not _MIN_TIME <= event.timestamp <= _MAX_TIME:
+                raise RowRefused(f"event {event.id} has a time outside the years 1 to 9999")
         try:
             return seal(
                 events, writer_id=self.writer_id, first=self.first + start, recorded_at=self.recorded_at, salts=salts
@@ -144,12 +150,8 @@ def offer(
 ) -> Offer:
     """Commit to the events. ``random`` gives so many fresh random bytes; ``recorded_at`` is in Unix µs.
 
-    ``ahead``: hash them now, not part by part as they are written. Raises RowRefused for an event that cannot be a leaf,
-    or that lies outside the years 1 to 9999.
+    ``ahead``: seal them now, not part by part as they are written. Raises RowRefused as ``Offer.seal`` does.
     """
-    for event in events:
-        if not _MIN_TIME <= event.timestamp <= _MAX_TIME:
-            raise RowRefused(f"event {event.id} has a time outside the years 1 to 9999")
     salts = random(2 * SALT_SIZE * len(events))
     offered = Offer(writer_id, first, events, recorded_at, salts, None, first if after is None else after)
     return replace(offered, sealed=list(offered.parts(0))) if ahead else offered
