@@ -282,12 +282,13 @@ class Drainer:
             self._disown(source)
         damaged = source.stuck is not None and not 0 <= now - source.stuck < PATIENCE
         with beside_others(self._policy.together(waiting)):
-            return self._flush(source, final=damaged or not alive, alive=alive, now=now)
+            return self._flush(source, waiting, final=damaged or not alive, alive=alive, now=now)
 
-    def _flush(self, source: _Source, *, final: bool, alive: bool, now: float) -> bool:
+    def _flush(self, source: _Source, waiting: int, *, final: bool, alive: bool, now: float) -> bool:
         """Store what one append takes; True if there is more."""
-        reader = source.reader
-        items = self._read(reader, final=final)
+        reader, most, began = source.reader, self._policy.max_batch, time.perf_counter()
+        # What comes meanwhile is for the next append. A dead writer may have left more than its header says.
+        items = self._read(reader, min(most, waiting) if alive else most, final=final)
         if not items:
             if not alive and not self._settle_intents(source):
                 self._retire(source)
@@ -295,7 +296,6 @@ class Drainer:
                 source.stuck = now
             return False
         source.stuck = None
-        began = time.perf_counter()
         try:
             done = self._store(source, items)
         except WriterCloned:
@@ -319,11 +319,15 @@ class Drainer:
             self.stored.notify_all()
         return True
 
-    def _read(self, reader: JournalReader, *, final: bool) -> list[Frame | Hole]:
+    def _read(self, reader: JournalReader, most: int, *, final: bool) -> list[Frame | Hole]:
         """What one append takes."""
-        most, items = self._policy.max_batch, list[Frame | Hole]()
-        while len(items) < most and (some := reader.read(min(at_once(most), most - len(items)), final=final)):
+        items: list[Frame | Hole] = []
+        while len(items) < most:
+            asked = min(at_once(most), most - len(items))
+            some = reader.read(asked, final=final)
             items += some
+            if len(some) < asked:
+                break
             breathe()
         return items
 
@@ -415,7 +419,7 @@ class Drainer:
         first = 0
         together = at_once(len(items))
         for at, item in enumerate(items):
-            if at % together == 0:
+            if at and at % together == 0:
                 breathe()
             if isinstance(item, Frame) and self._is_event(writer_id, item, done):
                 first = item.number - len(batch)

@@ -29,11 +29,11 @@ _here: Final = _Here()
 @contextmanager
 def beside_others(rows: int | None) -> Iterator[None]:
     """While it is entered, this thread works on so many rows at a time, and breathes. None: on all, and does not."""
-    _here.rows = rows
+    before, _here.rows = _here.rows, rows
     try:
         yield
     finally:
-        _here.rows = None
+        _here.rows = before
 
 
 def at_once(most: int) -> int:

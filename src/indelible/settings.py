@@ -35,7 +35,11 @@ class Settings(BaseSettings):
         " the workers of one host share it.",
     )
     batch_size: int = Field(
-        10, ge=1, le=100_000, description="A journal is flushed to the store when so many of its events wait."
+        10,
+        ge=1,
+        le=100_000,
+        description="A journal is flushed to the store when so many of its events wait, 0.2 s after the first at the"
+        " earliest.",
     )
     flush_interval: float = Field(
         5.0,

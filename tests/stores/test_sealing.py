@@ -26,6 +26,7 @@ from indelible.stores.batch import offer
 Event = Callable[..., AuditEvent]
 MakeStore = Callable[..., SegmentedStore]
 Raw = Callable[..., list[Any]]
+YEAR_10000 = 253_402_300_800_000_000
 
 
 def leaves(store: SegmentedStore) -> list[bytes]:
@@ -76,6 +77,21 @@ def test_a_tree_made_in_pieces(
             store.append(writer, done, [event(user_id=f"u{n}") for n in range(count)])
             done += count
     assert len(breaths) >= 1_469 // 7
+    check_tree(store, raw)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_refusal_late_in_a_batch(make_store: MakeStore, event: Event, raw: Raw, ahead: bool) -> None:
+    """Pieces are written before a later one is refused, and a segment made: none of it happened, and the log goes on."""
+    store, writer = make_store(segment_rows=256), uuid.uuid4()
+    bad = event(timestamp=YEAR_10000)
+    store._hashes_ahead = ahead
+    with pacing.beside_others(7), pytest.raises(RowRefused, match="outside the years"):
+        store.append(writer, 0, [*(event() for _ in range(300)), bad])
+    assert store.head() is None
+    assert raw("SELECT count(*) FROM audit_logs") in ([(0,)], [])
+    assert store.check() == []
+    assert store.append(writer, 0, [event() for _ in range(300)]) == 300
     check_tree(store, raw)
 
 

@@ -48,8 +48,8 @@ class SegmentedStore(SqlReader):
     # What makes two logs of the same events differ; replaced where they must not.
     _random = staticmethod(os.urandom)
     _now = staticmethod(time.time_ns)
-    # Whether a batch is hashed before the lock: alone, a writer hashes while the database writes; among others, while it
-    # would wait for the lock.
+    # Whether a batch is hashed before the lock: among others, a writer hashes while it would wait for it; alone, part by
+    # part as it is written, on PostgreSQL while the server writes.
     _hashes_ahead = False
 
     def __init__(self, url: str, *, segment_rows: int, prepare: Prepare | None) -> None:

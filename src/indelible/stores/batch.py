@@ -19,7 +19,7 @@ from indelible.stores.schema import COLUMNS, SEGMENT_UNIT
 
 #: One append takes at most so many events; the drainer's batches are far smaller.
 MAX_EVENTS: Final = 65_536
-#: Events that are sealed and written together: while the database is busy with them, the next ones are sealed.
+#: Events that are sealed and written together, at the most: while PostgreSQL is busy with them, the next ones are sealed.
 PART: Final = 250
 #: Below SEGMENT_UNIT only powers of two from here on, for tests: a segment stays a whole Merkle tile.
 _SMALLEST_SEGMENT: Final = 256

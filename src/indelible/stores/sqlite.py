@@ -24,10 +24,11 @@ from indelible.stores.guards import sqlite_closed_guard
 from indelible.stores.schema import COLUMNS
 from indelible.stores.wal import use_wal
 
-#: Seconds to wait for another writer's transaction, which takes milliseconds.
+#: Seconds to wait for another writer's transaction, which takes milliseconds, and tenths of a second in a thread beside an
+#: event loop that never rests.
 BUSY_TIMEOUT: Final = 10.0
-#: Rows in one statement. Beside a busy event loop each statement waits for the interpreter when it is done: row by row, a
-#: thread would fall behind for ever.
+#: Rows in one statement, at the most. Beside a busy event loop each statement waits for the interpreter when it is done: row
+#: by row, a thread would fall behind for ever.
 _TOGETHER: Final = 50
 _PLACES: Final = f"({', '.join('?' * len(COLUMNS))})"
 
