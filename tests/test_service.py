@@ -31,6 +31,7 @@ from indelible.errors import (
 )
 from indelible.events import micros
 from indelible.journal import writers
+from indelible.pacing import at_once
 from indelible.settings import load
 from indelible.testing import MemoryStore, capture_events
 from tests.reliability.invariants import assert_equations
@@ -247,6 +248,32 @@ async def test_a_journal_that_was_given_up_is_never_called_durable(make: Make, m
         ("login", "success"),
     ]
     assert_equations(service.metrics())
+
+
+@pytest.mark.parametrize(("writer", "together"), [("thread", 15), ("process", 50)])
+def test_whoever_drains_works_in_pieces(
+    make: Make, monkeypatch: pytest.MonkeyPatch, writer: str, together: int
+) -> None:
+    """As a thread of the application and as a process of its own, each in pieces of its size."""
+    store, seen = MemoryStore(), []
+    append = store.append
+
+    def spy(*args: Any, **options: Any) -> int:
+        seen.append(at_once(1_000))
+        return append(*args, **options)
+
+    monkeypatch.setattr(store, "append", spy)
+    service = make(store, writer=writer)
+    draining = threading.Thread(target=service.drain_here)
+    if writer == "process":
+        service.open()
+        draining.start()
+    service.log(event_type="login", action="login")
+    service.flush_sync()
+    service.close()
+    if writer == "process":
+        draining.join(60)
+    assert set(seen) == {together}
 
 
 def test_a_drainer_that_dies_is_started_again(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

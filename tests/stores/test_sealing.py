@@ -89,7 +89,7 @@ def test_a_refusal_late_in_a_batch(make_store: MakeStore, event: Event, raw: Raw
     with pacing.beside_others(7), pytest.raises(RowRefused, match="outside the years"):
         store.append(writer, 0, [*(event() for _ in range(300)), bad])
     assert store.head() is None
-    assert raw("SELECT count(*) FROM audit_logs") in ([(0,)], [])
+    assert raw("SELECT count(*) FROM audit_logs") == [(0,)]
     assert store.check() == []
     assert store.append(writer, 0, [event() for _ in range(300)]) == 300
     check_tree(store, raw)

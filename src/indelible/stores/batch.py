@@ -1,4 +1,4 @@
-"""What one append writes: pure decisions, the same for every engine."""
+"""What one append writes, the same for every engine: decisions without I/O, taken piece by piece (``pacing``)."""
 
 from __future__ import annotations
 
