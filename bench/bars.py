@@ -14,7 +14,7 @@ from typing import Final, Literal
 from bench.apps import DELIVERED
 from bench.databases import ENGINES, NAMES
 from bench.figures import Result, Samples, Spread, ratios, spread
-from bench.request_path import APART, BESIDE, INSERTS
+from bench.request_path import APART, FLOOD, INSERTS
 
 #: The sizes at which a log is held against the bars.
 BAR_SIZES: Final = (5_000_000, 20_000_000)
@@ -32,8 +32,8 @@ class Bar:
     ``of`` is measured against ``to``, both ways of ``experiment``, by ``figure``; ``less`` is taken away from both first.
     With ``to_experiment`` the baseline is of another experiment, with other rounds.
     ``of`` with a ``*`` at its end means the worst of all ways that begin so. Without ``to`` the figure itself counts.
-    ``limit`` is another way held against ``to`` in the same manner, or a sentence. ``beyond`` marks a larger log than the
-    bar is about.
+    ``limit`` is another way held against ``to`` in the same manner, or a sentence. ``beyond`` marks a larger log, or
+    another deployment, than the bar is about.
     """
 
     number: str
@@ -100,12 +100,13 @@ def _request_bars(engine: str) -> Iterator[Bar]:
     for way, case, to, goal, limit_way in (
         ("thread", "steady load, drainer as a thread", "bare", 1.5, INSERTS),
         ("writer process", "steady load, drainer as a process", "bare", 1.5, INSERTS),
-        ("catching up", "full catch-up in another process", "bare", 2.0, BESIDE),
+        ("catching up", "full catch-up in another process", "bare", 2.0, FLOOD),
         ("database stopped", "database stopped, against its own", "thread", 1.2, None),
     ):
         yield Bar(
             number="3", case=f"p99, {case}, {name}", experiment=f"latency-{engine}", figure="p99_ms",
             of=way, to=to, sense="at most", goal=goal, limit=limit_way or "1: no difference", limit_way=limit_way,
+            beyond=way == "writer process",
         )  # fmt: skip
     for peer, (more, who) in product(("bh-fastapi-audit", "auditlog-fastapi"), (("", "thread"), (APART, "process"))):
         case = f"{peer}, {name}, drainer as a {who}"

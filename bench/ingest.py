@@ -158,11 +158,17 @@ def raw_rows(context: Context, engine: str, count: int) -> list[Any]:
 
 
 @contextmanager
-def inserting(context: Context, engine: str, rows: Sequence[Any], batch: int, pause: float) -> Iterator[None]:
-    """A process that stores these rows the bare way, a batch and a pause in turn."""
+def inserting(
+    context: Context, engine: str, rows: Sequence[Any], batch: int, *, pause: float = 0, logs: int = 1
+) -> Iterator[None]:
+    """A process that stores these rows the bare way, a batch and a pause in turn, into so many logs, one by one."""
     insert = sqlite_raw if engine == "sqlite" else postgres_raw
-    url = _with_segment(context, engine)
-    work = partial(insert, url, rows, batch, pause=pause)
+    fresh = [_with_segment(context, engine) for _ in range(logs)]
+
+    def work() -> None:
+        for url in fresh:
+            insert(url, rows, batch, pause=pause)
+
     process = multiprocessing.get_context("fork").Process(target=work, daemon=True)
     process.start()
     try:

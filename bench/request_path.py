@@ -18,17 +18,20 @@ from typing import Final
 from bench.apps import DELIVERED, LEAST
 from bench.databases import ENGINES
 from bench.experiment import Context, Experiment, Ways
-from bench.ingest import inserting, raw_rows
-from bench.serving import Served, backlog, busy, draining, served
+from bench.ingest import BATCH, inserting, raw_rows
+from bench.serving import Served, backlog, draining, served
 from indelible.directory import oldest_waiting
 from indelible.stores import urls
 
-#: The bare application while other processes need as much of the machine as a writer and its database's do.
-BESIDE: Final = "bare, beside busy processes"
 #: The bare application while a process stores as many rows as it answers requests, in the engine's bare way.
 INSERTS: Final = "bare, beside bare inserts"
+#: The audited one, whose journal nobody reads, while a process stores rows the bare way as fast as they are taken.
+FLOOD: Final = "audited, beside bare inserts at full speed"
 #: Seconds between two batches of such rows, as between two of a writer process.
 _PAUSE: Final = 0.2
+#: Logs, and the rows for each: more than an engine takes while a sample is measured.
+_FLOOD_ROWS: Final = 60_000
+_FLOOD_LOGS: Final = 10
 #: Nobody listens there.
 _NOWHERE: Final = "postgresql://postgres@127.0.0.1:9/nowhere"
 _DRESSES: Final = ("bare", "ASGI", "BaseHTTPMiddleware", LEAST, DELIVERED, "middleware alone", "indelible")
@@ -88,14 +91,14 @@ def latency(context: Context, engine: str) -> Iterator[Ways]:
         thread = serve("thread", context.databases.fresh(engine))
         apart = serve("apart", context.databases.fresh(engine), process=True)
         behind = serve("behind", context.databases.fresh(engine), process=True)
+        unread = serve("unread", context.databases.fresh(engine), process=True)
         stopped = serve("stopped", context.databases.fresh("sqlite") if engine == "sqlite" else _NOWHERE)
-        for one in (least, thread, apart, stopped):
+        for one in (least, thread, apart, unread, stopped):
             one.load(200)
         bare.load(1000)
         rate = round(2000 / bare.load(2000)["seconds"] / 4)
         count = rate * context.pick(6, 2)
-        # Enough for longer than a sample.
-        rows = raw_rows(context, engine, 2 * count)
+        rows = raw_rows(context, engine, _FLOOD_ROWS)
 
         def steady(one: Served) -> Mapping[str, float]:
             return _quantiles(one.load(count, rate=rate))
@@ -105,8 +108,12 @@ def latency(context: Context, engine: str) -> Iterator[Ways]:
                 return _settled(apart, steady(apart))
 
         def beside_inserts() -> Mapping[str, float]:
-            with inserting(context, engine, rows, round(rate * _PAUSE), _PAUSE):
+            with inserting(context, engine, rows, round(rate * _PAUSE), pause=_PAUSE):
                 return steady(bare)
+
+        def beside_a_flood() -> Mapping[str, float]:
+            with inserting(context, engine, rows, BATCH, logs=_FLOOD_LOGS):
+                return steady(unread)
 
         def catching_up() -> Mapping[str, float]:
             # More than the writer can store meanwhile; what it leaves is there for the next round.
@@ -127,14 +134,10 @@ def latency(context: Context, engine: str) -> Iterator[Ways]:
             stopped.settle()
             return sample
 
-        def beside() -> Mapping[str, float]:
-            with busy(1 if engine == "sqlite" else 2):
-                return steady(bare)
-
         yield {
             "bare": lambda: steady(bare),
-            BESIDE: beside,
             INSERTS: beside_inserts,
+            FLOOD: beside_a_flood,
             LEAST: lambda: steady(least),
             "thread": lambda: _settled(thread, steady(thread)),
             "writer process": elsewhere,

@@ -155,19 +155,6 @@ def draining(url: str, data: Path) -> Iterator[subprocess.Popen[bytes]]:
         process.wait(60)
 
 
-@contextmanager
-def busy(processes: int) -> Iterator[None]:
-    """So many processes that do nothing but need a CPU."""
-    command = [sys.executable, "-c", "while True: pass"]
-    started = [subprocess.Popen(command) for _ in range(processes)]
-    try:
-        yield
-    finally:
-        for process in started:
-            process.kill()
-            process.wait(60)
-
-
 def backlog(url: str, data: Path, events: int) -> bytes:
     """Leave so many events in the journal of a process that has ended; return what it said of its memory."""
     command = [sys.executable, "-m", "bench.backlog", str(events)]
