@@ -104,8 +104,9 @@ def _request_bars(engine: str) -> Iterator[Bar]:
         ("database stopped", "database stopped, against its own", "thread", 1.2, None),
     ):
         yield Bar(
-            number="3", case=f"p99, {case}, {name}", experiment=f"latency-{engine}", figure="p99_ms",
-            of=way, to=to, sense="at most", goal=goal, limit=limit_way or "1: no difference", limit_way=limit_way,
+            number="3", case=f"p99, {case}, {name}", figure="p99_ms",
+            experiment=f"{'catching-up' if way == 'catching up' else 'latency'}-{engine}", of=way, to=to,
+            sense="at most", goal=goal, limit=limit_way or "1: no difference", limit_way=limit_way,
             beyond=way == "writer process",
         )  # fmt: skip
     for peer, (more, who) in product(("bh-fastapi-audit", "auditlog-fastapi"), (("", "thread"), (APART, "process"))):

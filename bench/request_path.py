@@ -3,7 +3,8 @@
 ``requests-*``: so many requests as fast as eight connections get answers. ``cpu_us`` is the CPU time of the server's
 process and its drainer's for each request, until the last event is stored; ``loop_us``, ``drainer_us`` and so on that of its
 threads. ``rps`` counts answers, ``stored_rps`` takes the time until the last event is in the database; ``lost`` counts the
-events of a peer that never came. ``latency-*``: requests by the clock, at a quarter of what the bare application can.
+events of a peer that never came. ``latency-*`` and
+``catching-up-*``: requests by the clock, at a quarter of what the bare application can.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ INSERTS: Final = "bare, beside bare inserts"
 FLOOD: Final = "audited, beside bare inserts at full speed"
 #: Seconds between two batches of such rows, as between two of a writer process.
 _PAUSE: Final = 0.2
-#: Logs, and the rows for each: more than an engine takes while a sample is measured.
-_FLOOD_ROWS: Final = 60_000
-_FLOOD_LOGS: Final = 10
+#: Rows for a log, and how many logs: more than an engine takes while a sample is measured.
+_ROWS: Final = 60_000
+_LOGS: Final = 10
 #: Nobody listens there.
 _NOWHERE: Final = "postgresql://postgres@127.0.0.1:9/nowhere"
 _DRESSES: Final = ("bare", "ASGI", "BaseHTTPMiddleware", LEAST, DELIVERED, "middleware alone", "indelible")
@@ -78,51 +79,46 @@ def _loaded(one: Served, count: int) -> Mapping[str, float]:
     }
 
 
+class _Steady:
+    """Dresses served side by side, each asked at a quarter of the rate that the bare application can, one by one."""
+
+    def __init__(self, context: Context, experiment: str, stack: ExitStack) -> None:
+        self._context, self._experiment, self._stack = context, experiment, stack
+        self.bare = self.serve("bare", "", "bare")
+        self.bare.load(1000)
+        self.rate = round(2000 / self.bare.load(2000)["seconds"] / 4)
+
+    def serve(self, name: str, url: str, dress: str = "indelible", *, process: bool = False) -> Served:
+        """One dress, whose drainer, if it is a process, is started when it is wanted."""
+        data = self._context.folder / f"{self._experiment}-{name}"
+        return self._stack.enter_context(served(dress, url, data, process=process, writer=False))
+
+    def __call__(self, one: Served) -> dict[str, float]:
+        """A sample."""
+        told = one.load(self.rate * self._context.pick(6, 2), rate=self.rate)
+        return {name: told[name] for name in ("p50_ms", "p99_ms", "p999_ms")}
+
+
 @contextmanager
 def latency(context: Context, engine: str) -> Iterator[Ways]:
-    """The bare application alone and beside others, and the audited one in calm and in trouble, all at one steady rate."""
+    """The bare application alone and beside bare inserts, the audited one in calm and without its database."""
     with ExitStack() as stack:
-
-        def serve(name: str, url: str, dress: str = "indelible", *, process: bool = False) -> Served:
-            data = context.folder / f"latency-{engine}-{name}"
-            return stack.enter_context(served(dress, url, data, process=process, writer=False))
-
-        bare, least = serve("bare", "", "bare"), serve("least", "", LEAST)
-        thread = serve("thread", context.databases.fresh(engine))
-        apart = serve("apart", context.databases.fresh(engine), process=True)
-        behind = serve("behind", context.databases.fresh(engine), process=True)
-        unread = serve("unread", context.databases.fresh(engine), process=True)
-        stopped = serve("stopped", context.databases.fresh("sqlite") if engine == "sqlite" else _NOWHERE)
-        for one in (least, thread, apart, unread, stopped):
+        steady = _Steady(context, f"latency-{engine}", stack)
+        least = steady.serve("least", "", LEAST)
+        thread = steady.serve("thread", context.databases.fresh(engine))
+        apart = steady.serve("apart", context.databases.fresh(engine), process=True)
+        stopped = steady.serve("stopped", context.databases.fresh("sqlite") if engine == "sqlite" else _NOWHERE)
+        for one in (least, thread, apart, stopped):
             one.load(200)
-        bare.load(1000)
-        rate = round(2000 / bare.load(2000)["seconds"] / 4)
-        count = rate * context.pick(6, 2)
-        rows = raw_rows(context, engine, _FLOOD_ROWS)
+        rows = raw_rows(context, engine, _ROWS)
 
-        def steady(one: Served) -> Mapping[str, float]:
-            return _quantiles(one.load(count, rate=rate))
+        def beside_inserts() -> Mapping[str, float]:
+            with inserting(context, engine, rows, round(steady.rate * _PAUSE), pause=_PAUSE):
+                return steady(steady.bare)
 
         def elsewhere() -> Mapping[str, float]:
             with draining(apart.url, apart.data):
                 return _settled(apart, steady(apart))
-
-        def beside_inserts() -> Mapping[str, float]:
-            with inserting(context, engine, rows, round(rate * _PAUSE), pause=_PAUSE):
-                return steady(bare)
-
-        def beside_a_flood() -> Mapping[str, float]:
-            with inserting(context, engine, rows, BATCH, logs=_FLOOD_LOGS):
-                return steady(unread)
-
-        def catching_up() -> Mapping[str, float]:
-            # More than the writer can store meanwhile; what it leaves is there for the next round.
-            missing = context.pick(250_000, 60_000) - oldest_waiting(behind.data).events
-            if missing > 0:
-                backlog(behind.url, behind.data, missing)
-            with draining(behind.url, behind.data):
-                told = behind.load(count, rate=rate)
-            return {**_quantiles(told), "left": oldest_waiting(behind.data).events}
 
         def without_database() -> Mapping[str, float]:
             if engine == "postgresql":
@@ -131,18 +127,48 @@ def latency(context: Context, engine: str) -> Iterator[Ways]:
                 holder.execute("BEGIN IMMEDIATE")
                 sample = steady(stopped)
                 holder.execute("ROLLBACK")
-            stopped.settle()
-            return sample
+            return _settled(stopped, sample)
 
         yield {
-            "bare": lambda: steady(bare),
+            "bare": lambda: steady(steady.bare),
             INSERTS: beside_inserts,
-            FLOOD: beside_a_flood,
             LEAST: lambda: steady(least),
             "thread": lambda: _settled(thread, steady(thread)),
             "writer process": elsewhere,
-            "catching up": catching_up,
             "database stopped": without_database,
+        }
+
+
+@contextmanager
+def catching_up(context: Context, engine: str) -> Iterator[Ways]:
+    """The same load while the disk and the processors are full: apart from the others, which would feel it long after."""
+    with ExitStack() as stack:
+        steady = _Steady(context, f"catching-up-{engine}", stack)
+        behind, unread = (
+            steady.serve(name, context.databases.fresh(engine), process=True) for name in ("behind", "unread")
+        )
+        for one in (behind, unread):
+            one.load(200)
+        rows = raw_rows(context, engine, _ROWS)
+
+        def beside_a_flood() -> Mapping[str, float]:
+            with inserting(context, engine, rows, BATCH, logs=_LOGS):
+                return steady(unread)
+
+        def beside_its_writer() -> Mapping[str, float]:
+            # More than the writer can store meanwhile; what it leaves is there for the next round.
+            missing = context.pick(250_000, 60_000) - oldest_waiting(behind.data).events
+            if missing > 0:
+                backlog(behind.url, behind.data, missing)
+            with draining(behind.url, behind.data):
+                told = steady(behind)
+            return {**told, "left": oldest_waiting(behind.data).events}
+
+        yield {
+            "bare": lambda: steady(steady.bare),
+            "audited, undisturbed": lambda: steady(unread),
+            FLOOD: beside_a_flood,
+            "catching up": beside_its_writer,
         }
 
 
@@ -151,11 +177,8 @@ def _settled(one: Served, sample: Mapping[str, float]) -> Mapping[str, float]:
     return sample
 
 
-def _quantiles(told: Mapping[str, float]) -> dict[str, float]:
-    return {name: told[name] for name in ("p50_ms", "p99_ms", "p999_ms")}
-
-
 EXPERIMENTS: Final = {
     **{f"requests-{each}": Experiment(("1", "2", "7"), partial(requests, engine=each)) for each in ENGINES},
     **{f"latency-{each}": Experiment(("3",), partial(latency, engine=each), when="full") for each in ENGINES},
+    **{f"catching-up-{each}": Experiment(("3",), partial(catching_up, engine=each), when="full") for each in ENGINES},
 }
