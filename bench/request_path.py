@@ -9,6 +9,7 @@ events of a peer that never came. ``latency-*`` and
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
@@ -160,6 +161,7 @@ def catching_up(context: Context, engine: str) -> Iterator[Ways]:
             missing = context.pick(250_000, 60_000) - oldest_waiting(behind.data).events
             if missing > 0:
                 backlog(behind.url, behind.data, missing)
+                os.sync()  # in life it is hours old, and long on the disk
             with draining(behind.url, behind.data):
                 told = steady(behind)
             return {**told, "left": oldest_waiting(behind.data).events}
