@@ -3,8 +3,8 @@
 ``requests-*``: so many requests as fast as eight connections get answers. ``cpu_us`` is the CPU time of the server's
 process and its drainer's for each request, until the last event is stored; ``loop_us``, ``drainer_us`` and so on that of its
 threads. ``rps`` counts answers, ``stored_rps`` takes the time until the last event is in the database; ``lost`` counts the
-events of a peer that never came. ``latency-*`` and
-``catching-up-*``: requests by the clock, at a quarter of what the bare application can.
+events of a peer that never came. ``latency-*`` and ``catching-up-*``: requests by
+the clock, at a quarter of what the bare application can.
 """
 
 from __future__ import annotations
