@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
@@ -332,6 +333,72 @@ def test_names_are_synced_with_what_is_behind_them(
         journal.append(b"x" * 1000)
     assert journal.sync() == journal.appended
     assert str(journal.path) in synced
+
+
+class _SlowDisk:
+    """Stands in for ``posix_fallocate``: says that a file is being made, and makes it when it may go on."""
+
+    def __init__(self) -> None:
+        self.busy, self.may_go_on = threading.Event(), threading.Event()
+        self._allocate = os.posix_fallocate
+
+    def __call__(self, fd: int, offset: int, size: int) -> None:
+        self.busy.set()
+        assert self.may_go_on.wait(60)
+        self._allocate(fd, offset, size)
+
+
+@pytest.fixture
+def slow_disk(make: Callable[..., Journal], monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Journal, _SlowDisk]]:
+    """A journal whose first file is more than half full, and whose second is being made by a sync."""
+    journal = make()
+    for _ in range(40):
+        journal.append(b"x" * 1000)
+    disk = _SlowDisk()
+    monkeypatch.setattr(os, "posix_fallocate", disk)
+    syncing = threading.Thread(target=journal.sync)
+    syncing.start()
+    assert disk.busy.wait(60)
+    yield journal, disk
+    disk.may_go_on.set()
+    syncing.join(60)
+    assert not syncing.is_alive()
+
+
+def test_nobody_waits_while_the_next_file_is_made(
+    slow_disk: tuple[Journal, _SlowDisk], read: Callable[[Journal], JournalReader]
+) -> None:
+    """A disk that takes its time to give room for the next file is felt by the sync thread, not by a request."""
+    journal, disk = slow_disk
+    assert journal.append(b"meanwhile") == 40
+    assert not disk.may_go_on.is_set()
+    disk.may_go_on.set()
+    while not (journal.path / "00000001.frames").exists() or journal.synced < 41:
+        journal.sync()
+    assert read(journal).read(100, final=False)[40] == Frame(40, b"meanwhile")
+
+
+def test_who_needs_the_file_that_is_being_made_gets_it(
+    slow_disk: tuple[Journal, _SlowDisk], read: Callable[[Journal], JournalReader]
+) -> None:
+    """It is the next one: no second file with a later number, no frame in an order that nobody could read."""
+    journal, disk = slow_disk
+    appending = threading.Thread(target=lambda: [journal.append(b"y" * 1000) for _ in range(60)])
+    appending.start()
+    disk.may_go_on.set()
+    appending.join(60)
+    frames = read(journal).read(1000, final=False)
+    assert [frame.number for frame in frames if isinstance(frame, Frame)] == list(range(100))
+
+
+def test_the_first_page_of_a_new_file_is_there_before_it_is_needed(make: Callable[..., Journal]) -> None:
+    """Room that was only promised is given at the first touch, and on a busy disk that takes 20 ms: not in ``append``."""
+    journal = make()
+    for _ in range(40):
+        journal.append(b"x" * 1000)
+    journal.sync()
+    with (journal.path / "00000001.frames").open("rb") as spare:
+        assert os.lseek(spare.fileno(), 0, os.SEEK_DATA) == 0
 
 
 def test_an_error_does_not_gather_tracebacks(make: Callable[..., Journal]) -> None:

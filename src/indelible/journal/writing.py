@@ -51,6 +51,8 @@ class _DataFile:
             # Never sparse: a full disk has to fail here, typed, and not as SIGBUS in the middle of an append.
             os.posix_fallocate(self.fd, 0, size)
             self.map = mapped(self.fd, size)
+            # The first page of a new file may have to wait for the file system's own log: here, and not in ``append``.
+            self.map[:1] = b"\0"
         except BaseException:
             os.close(self.fd)
             raise
@@ -84,7 +86,10 @@ class Journal:
         self._file_bytes = file_bytes
         self._max_files = max(2, quota // file_bytes)
         self._max_frame = min(padded(FRAME_HEAD.size + MAX_PAYLOAD), file_bytes - FILE_HEAD.size)
+        #: Held for no more than one frame takes, but by whoever finds no next file ready.
         self._lock = threading.Lock()
+        #: Held while a file is made or renamed, and whoever changes which files there are holds it. Taken within the others.
+        self._making = threading.Lock()
         self._syncing = threading.Lock()
         self._closed = False
         self._broken: JournalUnavailable | None = None
@@ -165,12 +170,13 @@ class Journal:
 
     def _make_reserve(self) -> _DataFile:
         path = self.path / "reserve"
-        if (file := self._stored_file()) is not None:
-            file.reuse(path, 0)
-            return self._full.pop(0)
-        if self._files_held() >= self._max_files:
-            raise self._full_up()
-        return _DataFile(path, 0, self._file_bytes)
+        with self._making:
+            if (file := self._stored_file()) is not None:
+                file.reuse(path, 0)
+                return self._full.pop(0)
+            if self._files_held() >= self._max_files:
+                raise self._full_up()
+            return _DataFile(path, 0, self._file_bytes)
 
     def strike(self, slot: int) -> None:
         """Free an intent's slot after its outcome was appended."""
@@ -217,18 +223,19 @@ class Journal:
         return number
 
     def _roll(self, *, reserved: bool) -> None:
-        try:
-            fresh = self._next_file(reserved=reserved)
-            if not fresh.healthy(self._file_bytes):
-                raise _gone(fresh.path.name)
-            fresh.map[: FILE_HEAD.size] = file_head(fresh.generation, self._appended)
-        except OSError as error:
-            raise _unavailable(self.path, error) from error
-        self._spare = None
-        self._file.end = self._appended
-        self._full.append(self._file)
-        self._unsynced.append(self._file)
-        self._file, self._offset = fresh, FILE_HEAD.size
+        with self._making:
+            try:
+                fresh = self._next_file(reserved=reserved)
+                if not fresh.healthy(self._file_bytes):
+                    raise _gone(fresh.path.name)
+                fresh.map[: FILE_HEAD.size] = file_head(fresh.generation, self._appended)
+            except OSError as error:
+                raise _unavailable(self.path, error) from error
+            self._spare = None
+            self._file.end = self._appended
+            self._full.append(self._file)
+            self._unsynced.append(self._file)
+            self._file, self._offset = fresh, FILE_HEAD.size
 
     def _next_file(self, *, reserved: bool) -> _DataFile:
         if self._spare is not None:
@@ -300,8 +307,9 @@ class Journal:
                 target = self._appended
                 intents, unlisted, self._unlisted = self._intents, self._unlisted, False
                 finished, current = list(self._unsynced), self._file
-                if self._spare is None and (self._reserved_only or self._offset * 2 > self._file_bytes):
-                    self._prepare()
+                short = self._spare is None and (self._reserved_only or self._offset * 2 > self._file_bytes)
+            if short:
+                self._prepare()
             try:
                 # Without its header the journal is found by nobody who does not read it already.
                 if os.fstat(self._header_fd).st_nlink == 0:
@@ -328,11 +336,14 @@ class Journal:
         return target
 
     def _prepare(self) -> None:
-        try:
-            self._spare = self._recycled() or self._open_file()
-            self._reserved_only, self._unlisted = False, True
-        except (OSError, JournalFull):
-            self._spare = None  # append meets the same obstacle and reports it, if it lasts until then
+        with self._making:
+            if self._spare is not None:
+                return
+            try:
+                self._spare = self._recycled() or self._open_file()
+                self._reserved_only, self._unlisted = False, True
+            except (OSError, JournalFull):
+                self._spare = None  # append meets the same obstacle and reports it, if it lasts until then
 
     # --- positions ----------------------------------------------------------------------------------------------------
 
@@ -384,7 +395,7 @@ class Journal:
 
     def bytes_held(self) -> int:
         """How many bytes this writer's files take on disk."""
-        with self._lock:
+        with self._making:
             return self._files_held() * self._file_bytes + HEADER_BYTES
 
     def _files_held(self) -> int:
