@@ -50,9 +50,10 @@ class _DataFile:
         try:
             # Never sparse: a full disk has to fail here, typed, and not as SIGBUS in the middle of an append.
             os.posix_fallocate(self.fd, 0, size)
+            # The first page of a new file may have to wait for the file system's own log: here, and not in ``append``. By a
+            # call, which lets go of the interpreter meanwhile; a touch of the map does not.
+            os.pwrite(self.fd, b"\0", 0)
             self.map = mapped(self.fd, size)
-            # The first page of a new file may have to wait for the file system's own log: here, and not in ``append``.
-            self.map[:1] = b"\0"
         except BaseException:
             os.close(self.fd)
             raise
