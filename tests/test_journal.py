@@ -349,55 +349,56 @@ class _SlowDisk:
 
 
 @pytest.fixture
-def slow_disk(make: Callable[..., Journal], monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Journal, _SlowDisk]]:
-    """A journal whose first file is more than half full, and whose second is being made by a sync."""
+def half_full(make: Callable[..., Journal]) -> Journal:
+    """A journal of 40 frames, so that the next sync makes its second file."""
     journal = make()
     for _ in range(40):
         journal.append(b"x" * 1000)
+    return journal
+
+
+@pytest.fixture
+def slow_disk(half_full: Journal, monkeypatch: pytest.MonkeyPatch) -> Iterator[_SlowDisk]:
+    """The disk under ``half_full``, while a sync makes the second file."""
     disk = _SlowDisk()
     monkeypatch.setattr(os, "posix_fallocate", disk)
-    syncing = threading.Thread(target=journal.sync)
+    syncing = threading.Thread(target=half_full.sync)
     syncing.start()
     assert disk.busy.wait(60)
-    yield journal, disk
+    yield disk
     disk.may_go_on.set()
     syncing.join(60)
     assert not syncing.is_alive()
 
 
 def test_nobody_waits_while_the_next_file_is_made(
-    slow_disk: tuple[Journal, _SlowDisk], read: Callable[[Journal], JournalReader]
+    half_full: Journal, slow_disk: _SlowDisk, read: Callable[[Journal], JournalReader]
 ) -> None:
     """A disk that takes its time to give room for the next file is felt by the sync thread, not by a request."""
-    journal, disk = slow_disk
-    assert journal.append(b"meanwhile") == 40
-    assert not disk.may_go_on.is_set()
-    disk.may_go_on.set()
-    while not (journal.path / "00000001.frames").exists() or journal.synced < 41:
-        journal.sync()
-    assert read(journal).read(100, final=False)[40] == Frame(40, b"meanwhile")
+    assert half_full.append(b"meanwhile") == 40
+    assert half_full.synced == 0, "the sync is at it still"
+    slow_disk.may_go_on.set()
+    assert half_full.sync() == 41
+    assert (half_full.path / "00000001.frames").exists()
+    assert read(half_full).read(100, final=False)[40] == Frame(40, b"meanwhile")
 
 
 def test_who_needs_the_file_that_is_being_made_gets_it(
-    slow_disk: tuple[Journal, _SlowDisk], read: Callable[[Journal], JournalReader]
+    half_full: Journal, slow_disk: _SlowDisk, read: Callable[[Journal], JournalReader]
 ) -> None:
     """It is the next one: no second file with a later number, no frame in an order that nobody could read."""
-    journal, disk = slow_disk
-    appending = threading.Thread(target=lambda: [journal.append(b"y" * 1000) for _ in range(60)])
+    appending = threading.Thread(target=lambda: [half_full.append(b"y" * 1000) for _ in range(60)])
     appending.start()
-    disk.may_go_on.set()
+    slow_disk.may_go_on.set()
     appending.join(60)
-    frames = read(journal).read(1000, final=False)
+    frames = read(half_full).read(1000, final=False)
     assert [frame.number for frame in frames if isinstance(frame, Frame)] == list(range(100))
 
 
-def test_the_first_page_of_a_new_file_is_there_before_it_is_needed(make: Callable[..., Journal]) -> None:
+def test_the_first_page_of_a_new_file_is_there_before_it_is_needed(half_full: Journal) -> None:
     """Room that was only promised is given at the first touch, and on a busy disk that takes 20 ms: not in ``append``."""
-    journal = make()
-    for _ in range(40):
-        journal.append(b"x" * 1000)
-    journal.sync()
-    with (journal.path / "00000001.frames").open("rb") as spare:
+    half_full.sync()
+    with (half_full.path / "00000001.frames").open("rb") as spare:
         assert os.lseek(spare.fileno(), 0, os.SEEK_DATA) == 0
 
 

@@ -87,9 +87,9 @@ class Journal:
         self._file_bytes = file_bytes
         self._max_files = max(2, quota // file_bytes)
         self._max_frame = min(padded(FRAME_HEAD.size + MAX_PAYLOAD), file_bytes - FILE_HEAD.size)
-        #: Held for no more than one frame takes, but by whoever finds no next file ready.
+        #: Held for no more than one frame takes, but by whoever finds no next file ready, or no room for an intent.
         self._lock = threading.Lock()
-        #: Held while a file is made or renamed, and whoever changes which files there are holds it. Taken within the others.
+        #: Held by whoever makes or renames a file, or changes which there are; the last one taken.
         self._making = threading.Lock()
         self._syncing = threading.Lock()
         self._closed = False
@@ -337,14 +337,10 @@ class Journal:
         return target
 
     def _prepare(self) -> None:
-        with self._making:
-            if self._spare is not None:
-                return
-            try:
-                self._spare = self._recycled() or self._open_file()
-                self._reserved_only, self._unlisted = False, True
-            except (OSError, JournalFull):
-                self._spare = None  # append meets the same obstacle and reports it, if it lasts until then
+        # If it fails, append meets the same obstacle and reports it, if it lasts until then.
+        with self._making, contextlib.suppress(OSError, JournalFull):
+            self._spare = self._recycled() or self._open_file()
+            self._reserved_only, self._unlisted = False, True
 
     # --- positions ----------------------------------------------------------------------------------------------------
 
