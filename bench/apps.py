@@ -138,7 +138,7 @@ class Forgetful:
     def __init__(self, service: AuditService) -> None:
         self.settings = service.settings
 
-    def record(self, **_: object) -> None:
+    def offer(self, fields: object) -> None:
         """Forget one."""
 
 

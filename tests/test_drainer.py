@@ -344,15 +344,19 @@ def test_a_cloned_writer_is_an_alarm_and_a_gap(bench: Bench, caplog: pytest.LogC
     assert bench.gaps[1:] == [Gap(journal.writer_id, 5, 6, "writer_cloned")]
 
 
-def test_a_payload_that_is_no_event_becomes_a_dead_letter(bench: Bench) -> None:
-    """Bytes that cannot be decoded do not stop the drainer."""
+@pytest.mark.parametrize("bad", [{0}, {3}, {0, 1, 6}, {6}, set(range(7))])
+def test_a_payload_that_is_no_event_becomes_a_dead_letter(bench: Bench, bad: set[int]) -> None:
+    """Bytes that cannot be decoded do not stop the drainer, and are kept as they are; what is around them is stored."""
     journal = bench.writer()
-    journal.append(b"\xc1")
-    journal.append(event(1))
-    journal.want(2)
+    for n in range(7):
+        journal.append(b"\xc1%d" % n if n in bad else event(n))
+    journal.want(7)
     bench.drainer.step()
-    assert bench.actions() == ["a1"]
-    assert bench.gaps == [Gap(journal.writer_id, 0, 1, "refused")]
+    assert bench.actions() == [f"a{n}" for n in range(7) if n not in bad]
+    assert bench.gaps == [Gap(journal.writer_id, n, n + 1, "refused") for n in sorted(bad)]
+    letters = {path.name: path.read_bytes() for path in bench.drainer.dead_letters.glob("*.msgpack")}
+    assert letters == {f"{journal.writer_id}-{n}.msgpack": b"\xc1%d" % n for n in bad}
+    assert journal.stored == 7
 
 
 def test_damage_in_a_living_journal_is_reported_after_some_patience(bench: Bench) -> None:

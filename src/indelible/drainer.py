@@ -14,7 +14,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol, overload
@@ -23,7 +23,7 @@ from uuid import UUID
 import msgspec
 
 from indelible.delivery import Backoff, FlushPolicy, Repeats
-from indelible.directory import beat, decode_event, encode_event
+from indelible.directory import beat, decode_event
 from indelible.errors import (
     IndelibleError,
     JournalCorrupt,
@@ -421,30 +421,20 @@ class Drainer:
         for at, item in enumerate(items):
             if at and at % together == 0:
                 breathe()
-            if isinstance(item, Frame) and self._is_event(writer_id, item, done):
+            if isinstance(item, Frame):
                 first = item.number - len(batch)
                 batch.append(item.payload)
                 continue
             self._append(source, first, _Events(batch), done)
             batch = []
-            if isinstance(item, Hole):
-                done.lost += item.end - item.first
-                why = "store_rolled_back" if source.rolled_back else "journal_damaged"
-                self._gap(Gap(writer_id, item.first, item.end, why))
+            done.lost += item.end - item.first
+            why = "store_rolled_back" if source.rolled_back else "journal_damaged"
+            self._gap(Gap(writer_id, item.first, item.end, why))
         self._append(source, first, _Events(batch), done)
         return done
 
-    def _is_event(self, writer_id: UUID, frame: Frame, done: _Done) -> bool:
-        """Whether the frame can be read as an event; what cannot is kept."""
-        try:
-            decode_event(frame.payload)
-        except msgspec.MsgspecError as error:
-            self._bury(writer_id, frame.number, frame.payload, str(error), done)
-            return False
-        return True
-
-    def _append(self, source: _Source, first: int, events: Sequence[AuditEvent], done: _Done) -> None:
-        """Append; of a batch that the store refuses, everything but the refused rows."""
+    def _append(self, source: _Source, first: int, events: _Events, done: _Done) -> None:
+        """Append; of a batch that holds what is no event, or that the store refuses, everything but that."""
         if not events:
             return
         began = time.perf_counter()
@@ -453,11 +443,11 @@ class Drainer:
             self.store.append(writer_id, first, events, after=source.position)
         except RowRefused as error:
             if len(events) == 1:
-                self._bury(writer_id, first, encode_event(events[0]), error.message, done)
+                self._bury(writer_id, first, events.payloads[0], error.message, done)
                 return
             middle = len(events) // 2
-            self._append(source, first, events[:middle], done)
-            self._append(source, first + middle, events[middle:], done)
+            self._append(source, first, _Events(events.payloads[:middle]), done)
+            self._append(source, first + middle, _Events(events.payloads[middle:]), done)
         else:
             source.position = first + len(events)
             self._recorder.observe("store_append_seconds", time.perf_counter() - began)
@@ -489,20 +479,17 @@ class Drainer:
 
 
 class _Events(Sequence[AuditEvent]):
-    """The events of some payloads, each decoded when it is asked for and not kept.
+    """The events of some payloads, each decoded when it is asked for and not kept. RowRefused for what is none.
 
     Hundreds of them at once would be hundreds of objects for the garbage collector, which then looks through the whole heap
     of the host's process the sooner: some 60 ms in which no request is answered.
     """
 
     def __init__(self, payloads: Sequence[bytes]) -> None:
-        self._payloads = payloads
+        self.payloads = payloads
 
     def __len__(self) -> int:
-        return len(self._payloads)
-
-    def __iter__(self) -> Iterator[AuditEvent]:
-        return map(decode_event, self._payloads)
+        return len(self.payloads)
 
     @overload
     def __getitem__(self, at: int) -> AuditEvent: ...
@@ -511,9 +498,10 @@ class _Events(Sequence[AuditEvent]):
     def __getitem__(self, at: slice) -> list[AuditEvent]: ...
 
     def __getitem__(self, at: int | slice) -> AuditEvent | list[AuditEvent]:
-        if isinstance(at, slice):
-            return [decode_event(payload) for payload in self._payloads[at]]
-        return decode_event(self._payloads[at])
+        try:
+            return [*map(decode_event, self.payloads[at])] if isinstance(at, slice) else decode_event(self.payloads[at])
+        except msgspec.MsgspecError as error:
+            raise RowRefused(f"no event: {error}") from error
 
 
 def _intended(path: Path) -> list[AuditEvent]:

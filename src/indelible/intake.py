@@ -75,11 +75,11 @@ class Intake:
         Raises TypeError for a name that is no field, and where ``event_type`` or ``action`` is missing.
         """
         given: Any = fields
-        if not own and (bound := _bound()) and not bound.items() <= given.items():
+        if not own and (bound := _bound()):
             for name, value in bound.items():
                 if given.get(name) is None:
                     given[name] = value
-        at = None if _LOOKED_AT.isdisjoint(given) else self._look_at(given)
+        at = None if given.keys().isdisjoint(_LOOKED_AT) else self._look_at(given)
         if "status" not in given:
             given["status"] = "success"
         if self._source is not None and given.get("source") is None:

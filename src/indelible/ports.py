@@ -121,7 +121,8 @@ class Store(Protocol):
         the caller MUST have explained the numbers between with an ``audit.gap``.
         Raises OutOfSequence when the writer's position is below ``after``; WriterCloned when what is stored already
         under these numbers are other events.
-        Raises RowRefused when the database refuses a value (trying again would fail again); nothing is stored then.
+        Raises RowRefused when the database refuses a value (trying again would fail again), and whatever taking an event
+        from ``events`` raises; nothing is stored then.
         """
         ...
 

@@ -133,6 +133,10 @@ class AuditService:
         """``log`` for the log's own code: takes reserved event types, and with ``must`` raises NotAccepted always."""
         return self._offer(fields, must)[0]
 
+    def offer(self, fields: EventFields) -> UUID:
+        """``record`` of a mapping, which is used up: for whoever has one at each request."""
+        return self._offer(fields)[0]
+
     async def alog(self, *, wait: Wait = "accepted", timeout: float = _DEADLINE, **fields: Unpack[EventFields]) -> UUID:  # noqa: ASYNC109
         """``log``, then wait until the event is ``durable`` (survives a power cut) or ``stored`` (in the database).
 

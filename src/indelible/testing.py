@@ -117,9 +117,10 @@ class MemoryStore:
             last = self._last_event(writer_id)
             if last is not None and 0 <= last[0] - first < len(events) and events[last[0] - first].id != last[1]:
                 raise WriterCloned("another event is stored under this number")
-            for offset, event in enumerate(events):
-                if first + offset >= known:
-                    self.rows.append(self._row(event, writer_id, first + offset))
+            # Taken before one of them is stored: to take an event may raise.
+            taken = [(first + offset, event) for offset, event in enumerate(events) if first + offset >= known]
+            for number, event in taken:
+                self.rows.append(self._row(event, writer_id, number))
             if events and first + len(events) > known:
                 head = Head(len(self.rows), None, writer_id, first + len(events) - 1)
                 self._heads[writer_id] = self._last = head

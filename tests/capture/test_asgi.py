@@ -396,7 +396,7 @@ class Failing:
     def settings(self) -> Any:
         raise RuntimeError("canary")
 
-    def record(self, **fields: Any) -> None:
+    def offer(self, fields: Any) -> None:
         raise RuntimeError("canary")
 
 

@@ -410,7 +410,7 @@ class _Broken:
 
     settings = load()
 
-    def record(self, **_: Any) -> None:
+    def log(self, *_: Any, **__: Any) -> None:
         raise OSError("the disk is gone")
 
-    log = record
+    offer = record = log

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from indelible import pacing
 from indelible.errors import (
     ConfigurationError,
     OutOfSequence,
@@ -191,6 +192,28 @@ def test_a_row_that_cannot_be_stored_is_refused_and_nothing_of_its_batch(
     writer = uuid.uuid4()
     with pytest.raises(RowRefused):
         store.append(writer, 0, [event(), event(**fields)])
+    assert store.head() is None
+    assert store.append(writer, 0, [event()]) == 1
+
+
+class _Unreadable(list[AuditEvent]):
+    """Events one of which, the 600th, cannot be taken."""
+
+    def __getitem__(self, at: Any) -> Any:
+        if 599 in range(len(self))[at] if isinstance(at, slice) else at == 599:
+            raise RowRefused("no event")
+        return super().__getitem__(at)
+
+
+@pytest.mark.parametrize("rows", [None, 15])
+def test_an_event_that_cannot_be_taken(
+    store: SegmentedStore, event: Make, monkeypatch: pytest.MonkeyPatch, rows: int | None
+) -> None:
+    """Parts of the batch are with the server by then: none of them stays, and the next append works."""
+    monkeypatch.setattr(pacing, "_PAUSE", 0.0)
+    writer = uuid.uuid4()
+    with pytest.raises(RowRefused, match="no event"), pacing.beside_others(rows):
+        store.append(writer, 0, _Unreadable([event() for _ in range(700)]))
     assert store.head() is None
     assert store.append(writer, 0, [event()]) == 1
 

@@ -32,7 +32,7 @@ def numbers(*, parts: int, size: int = 10) -> list[list[tuple[int, str | None]]]
     return [[(n, None if n % 3 else f"number {n}") for n in range(at * size, (at + 1) * size)] for at in range(parts)]
 
 
-@pytest.mark.parametrize("parts", [0, 1, 2, 5])
+@pytest.mark.parametrize("parts", [0, 1, 2, 5, 25, 26, 60])
 def test_all_rows_arrive(connection: WritingConnection, parts: int) -> None:
     """Each row of each part, as it was."""
     given = numbers(parts=parts)
@@ -45,7 +45,7 @@ def test_parts_are_made_while_the_server_works(connection: WritingConnection) ->
     statuses: list[TransactionStatus] = []
 
     def parts() -> Iterator[list[tuple[int, str | None]]]:
-        for part in numbers(parts=4):
+        for part in numbers(parts=4, size=250):
             statuses.append(connection.info.transaction_status)
             yield part
 
@@ -53,12 +53,25 @@ def test_parts_are_made_while_the_server_works(connection: WritingConnection) ->
     assert statuses == [TransactionStatus.IDLE, *[TransactionStatus.ACTIVE] * 3]
 
 
+def test_small_parts_share_a_copy(connection: WritingConnection) -> None:
+    """Nothing is sent before there are 250 rows; the next 250 are gathered while the server works."""
+    statuses: list[TransactionStatus] = []
+
+    def parts() -> Iterator[list[tuple[int, str | None]]]:
+        for part in numbers(parts=60):
+            statuses.append(connection.info.transaction_status)
+            yield part
+
+    copy_in(connection, STATEMENT, ["int8", "text"], parts())
+    assert statuses == [TransactionStatus.IDLE] * 25 + [TransactionStatus.ACTIVE] * 35
+
+
 @pytest.mark.parametrize("bad", [0, 1, 2])
 def test_a_part_that_cannot_be_made(connection: WritingConnection, bad: int) -> None:
     """Its error is raised as it is; the transaction can be rolled back, and the connection goes on."""
 
     def parts() -> Iterator[list[tuple[int, str | None]]]:
-        for at, part in enumerate(numbers(parts=3)):
+        for at, part in enumerate(numbers(parts=3, size=250)):
             if at == bad:
                 raise LookupError("no such part")
             yield part
@@ -73,7 +86,7 @@ def test_a_part_that_cannot_be_made(connection: WritingConnection, bad: int) -> 
 
 def test_a_part_that_the_server_refuses(connection: WritingConnection) -> None:
     """The server's error is raised, though the next part is made already."""
-    first, second, third = numbers(parts=3)
+    first, second, third = numbers(parts=3, size=250)
     connection.execute("BEGIN")
     with pytest.raises(psycopg.errors.CheckViolation):
         copy_in(connection, STATEMENT, ["int8", "text"], [first, [*second, (-1, None)], third])

@@ -58,8 +58,8 @@ class Recorder(Protocol):
         ...
 
     @property
-    def record(self) -> Callable[..., object]:
-        """Takes one event."""
+    def offer(self) -> Callable[[EventFields], object]:
+        """Takes one event: a mapping, which is used up."""
         ...
 
 
@@ -254,7 +254,7 @@ class AuditMiddleware:
             identifier = PLACEHOLDER if str(identifier) == secret else identifier
         user = seen.user()
         # In the order of AuditEvent: then each name is found at once.
-        fields: dict[str, object] = {
+        fields: EventFields = {
             "event_type": event_type,
             "action": action(event_type, method),
             "status": outcome,
@@ -275,12 +275,12 @@ class AuditMiddleware:
         if metadata is not None:
             fields["metadata"] = metadata
         if given:
-            fields |= {**given, "event_type": event_type, "status": outcome}
+            fields |= cast("EventFields", {**given, "event_type": event_type, "status": outcome})
         if seen.intent is None:
-            setup.service.record(**fields)
+            setup.service.offer(fields)
             return
         intent, seen.intent = seen.intent, None
-        cast("AuditService", setup.service).fulfil(intent, **cast("EventFields", fields))
+        cast("AuditService", setup.service).fulfil(intent, **fields)
 
 
 def _is_read(event_type: str, method: str) -> bool:

@@ -50,17 +50,28 @@ class Exchange(msgspec.Struct, frozen=True):
         return "denied" if self.status in (401, 403) else "failure"
 
 
-class Rules(msgspec.Struct, frozen=True, kw_only=True):
+class Rules:
     """The table. ``login``, ``logout`` and ``registration`` are the ends of the host's paths, ``admin`` path segments.
 
     An instance with other paths may be given as the middleware's ``classify``. A log-in or registration is a request
     that can change something: the form that GET fetches is none.
     """
 
-    login: tuple[str, ...] = ("/login",)
-    logout: tuple[str, ...] = ("/logout",)
-    registration: tuple[str, ...] = ("/register",)
-    admin: frozenset[str] = frozenset(("admin",))
+    __slots__ = ("_accounts", "_admin", "_login", "_logout", "_registration")
+
+    def __init__(
+        self,
+        *,
+        login: tuple[str, ...] = ("/login",),
+        logout: tuple[str, ...] = ("/logout",),
+        registration: tuple[str, ...] = ("/register",),
+        admin: frozenset[str] = frozenset(("admin",)),
+    ) -> None:
+        self._login = login
+        self._logout = logout
+        self._registration = registration
+        self._accounts = login + logout + registration
+        self._admin = admin
 
     def __call__(self, exchange: Exchange) -> tuple[str, str]:
         """The event type and the outcome."""
@@ -68,26 +79,28 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
         if exchange.raised:
             return "api_request_error", outcome
         path = exchange.path.rstrip("/")
-        if path.endswith(self.login + self.logout + self.registration) and (found := self._account(exchange, path)):
+        if path.endswith(self._accounts) and (found := self._account(exchange, path)):
             return found
         if exchange.status == 403:
             return "permission_denied", outcome
-        if not self.admin.isdisjoint(path.lower().split("/")):
-            return "admin_action", outcome
+        lowered = path.lower()
+        for word in self._admin:
+            if word in lowered and word in lowered.split("/"):
+                return "admin_action", outcome
         return _DATA.get(exchange.method, "api_request"), outcome
 
     def _account(self, exchange: Exchange, path: str) -> tuple[str, str] | None:
         """What was done with an account or a session, if anything was."""
         outcome, writes = exchange.outcome, exchange.method not in _READS
-        if writes and path.endswith(self.login):
+        if writes and path.endswith(self._login):
             if outcome == "success":
                 return "login", outcome
             return "login_failed", "denied" if exchange.status == 403 else "failure"
         if exchange.status == 403:
             return None
-        if path.endswith(self.logout) and exchange.method not in ("HEAD", "OPTIONS"):
+        if path.endswith(self._logout) and exchange.method not in ("HEAD", "OPTIONS"):
             return "logout", outcome
-        if writes and outcome == "success" and path.endswith(self.registration):
+        if writes and outcome == "success" and path.endswith(self._registration):
             return "user_created", outcome
         return None
 

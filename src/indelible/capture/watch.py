@@ -65,11 +65,12 @@ class Seen:
     def enter(self) -> tuple[Any, Any]:
         """Bind what is known for the code inside; returns the tokens that undo it."""
         bound: dict[str, str | None] = {
-            **BOUND.get(),
             "correlation_id": self.correlation_id,
             "ip_address": self.ip_address,
             "user_agent": self.user_agent,
         }
+        if around := BOUND.get():
+            bound = {**around, **bound}
         user = self.user()
         if user is not None:
             bound["user_id"] = str(user)
@@ -114,10 +115,12 @@ class Seen:
     def _with_header(self, message: Message) -> Message:
         try:
             headers = list(message.get("headers") or ())
-            # The lengths first, in one go: names may come in any case.
-            if _LENGTH in map(len, dict(headers)) and any(name.lower() == HEADER for name, _ in headers):
-                return message
-            return {**message, "headers": [*headers, (HEADER, self.correlation_id.encode("ascii"))]}
+            for name, _ in headers:
+                # The length first: names may come in any case.
+                if len(name) == _LENGTH and name.lower() == HEADER:
+                    return message
+            headers.append((HEADER, self.correlation_id.encode("ascii")))
+            return {**message, "headers": headers}
         except Exception as error:  # noqa: BLE001 - headers that are none are for the server to refuse
             self._complaints.tell("adding the correlation id", error)
             return message

@@ -98,8 +98,10 @@ class Batch:
     tiles: list[tuple[Tile, bytes]]
     _offered: Offer
 
-    def rows(self, *, epoch: int, ids: Callable[[Sequence[UUID]], Sequence[Any]]) -> Iterator[Sequence[Row]]:
-        """The rows, part by part, with times in µs since ``epoch`` (Unix µs) and UUIDs as ``ids`` makes them."""
+    def rows(
+        self, *, epoch: int, ids: Callable[[Sequence[UUID]], Sequence[Any]], blob: Callable[[bytes], object] = bytes
+    ) -> Iterator[Sequence[Row]]:
+        """The rows, part by part: times in µs since ``epoch`` (Unix µs), UUIDs from ``ids``, bytes from ``blob``."""
         offered = self._offered
         skip = len(offered.events) - (self.end - self.first)
         number = offered.first + skip
@@ -118,9 +120,9 @@ class Batch:
                     repeat(writer_id, count),
                     range(number, number + count),
                     *(fields[name] for name in _REST),
-                    sealed.leaf_hashes,
-                    sealed.actor_salts,
-                    sealed.details_salts,
+                    map(blob, sealed.leaf_hashes),
+                    [salt and blob(salt) for salt in sealed.actor_salts],
+                    [salt and blob(salt) for salt in sealed.details_salts],
                     repeat(None, count),
                     repeat(None, count),
                     strict=True,
