@@ -95,13 +95,14 @@ def test_a_refusal_late_in_a_batch(make_store: MakeStore, event: Event, raw: Raw
     check_tree(store, raw)
 
 
-def test_who_waits_for_the_lock_hashes_before_it(store: SegmentedStore) -> None:
-    """One writer of several seals its next batch while the others write; alone, while the database does."""
-    ahead = [store._hashes_ahead]
-    for asked in (time.monotonic() - 1, time.monotonic() + 1):
-        store._began(asked)
-        ahead.append(store._hashes_ahead)
-    assert ahead == [False, True, False]
+def test_who_is_not_alone_hashes_before_the_lock(make_store: MakeStore, event: Event) -> None:
+    """After another has written, a writer seals its next batch before it asks for the lock; alone, as it is written."""
+    (one, first), (other, second) = ((make_store(), uuid.uuid4()) for _ in range(2))
+    told = []
+    for at, (store, writer) in enumerate([(one, first), (one, first), (other, second), (one, first), (one, first)]):
+        store.append(writer, store.position(writer), [event()])
+        told.append((at, store._hashes_ahead))
+    assert told == [(0, False), (1, False), (2, True), (3, True), (4, False)]
 
 
 @given(

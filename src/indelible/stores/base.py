@@ -29,8 +29,6 @@ from indelible.stores.schema import heads, segment_spans, segment_table, segment
 from indelible.stores.sql import SqlReader
 from indelible.stores.versions import check_version
 
-#: Seconds after which a writer that asked for the log's lock counts as one of several.
-_CONTENDED: Final = 0.005
 #: Rows of others that are read under the log's lock, to grow the tree behind them: some 50 ms. More are read before it.
 NEAR: Final = 16_384
 _inherited: list[object] = []
@@ -48,8 +46,8 @@ class SegmentedStore(SqlReader):
     # What makes two logs of the same events differ; replaced where they must not.
     _random = staticmethod(os.urandom)
     _now = staticmethod(time.time_ns)
-    # Whether a batch is hashed before the lock: among others, a writer hashes while it would wait for it; alone, part by
-    # part as it is written, on PostgreSQL while the server writes.
+    # Whether the next batch is hashed before the lock: among others, so that they wait the less; alone, part by part as it
+    # is written, on PostgreSQL while the server writes.
     _hashes_ahead = False
 
     def __init__(self, url: str, *, segment_rows: int, prepare: Prepare | None) -> None:
@@ -129,9 +127,9 @@ class SegmentedStore(SqlReader):
             size, self._edge = self._append(offered)
             return size
 
-    def _began(self, asked: float) -> None:
-        """The log's lock is ours; it was asked for at ``asked``, by ``time.monotonic``."""
-        self._hashes_ahead = time.monotonic() - asked > _CONTENDED
+    def _met(self, size: int) -> None:
+        """The log's lock is ours, and the log has ``size`` rows: whether others have written since we did."""
+        self._hashes_ahead = size != self._edge.size
 
     def _is_far(self, size: int) -> bool:
         """Whether so much has been stored by others that to read it would keep them from the lock for too long."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from typing import Any, Final
 from uuid import UUID
 
@@ -119,9 +118,8 @@ class PostgresStore(SegmentedStore):
 
     def _append(self, offered: Offer) -> tuple[int, RightEdge]:
         try:
-            asked = time.monotonic()
             writer, head, last, newest = self._begin(offered.writer_id)
-            self._began(asked)
+            self._met(head[0])
             if self._is_far(head[0]):
                 # What is stored does not change: it is read without the lock, which every other writer would wait for.
                 writer.execute("ROLLBACK")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import time
 from itertools import chain
 from pathlib import Path
 from typing import Any, Final
@@ -99,9 +98,8 @@ class SqliteStore(SegmentedStore):
     def _append(self, offered: Offer) -> tuple[int, RightEdge]:
         writer = self._connected()
         try:
-            asked = time.monotonic()
             head = _begin(writer)
-            self._began(asked)
+            self._met(head[0])
             if self._is_far(head[0]):
                 # What is stored does not change: it is read without the lock, which every other writer would wait for.
                 writer.execute("ROLLBACK")
