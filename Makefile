@@ -14,6 +14,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # One stamp per set of extras: the demo does not need the test tools.
 DEMO := $(VENV)/.demo-installed
 DEV := $(VENV)/.dev-installed
+# What an installation is made from: the rest of the package is used where it lies.
+BUILT := pyproject.toml constraints.txt hatch_build.py src/indelible/_native.c
 
 .PHONY: help
 help: ## List the targets
@@ -26,12 +28,12 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) \
 	  || { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment: install its venv module"; exit 1; }
 
-$(DEMO): pyproject.toml constraints.txt | $(BIN)/python
+$(DEMO): $(BUILT) | $(BIN)/python
 	@echo "Installing the demo into $(VENV) ..."
 	@$(PIP) install --quiet --constraint constraints.txt --editable '.[demo]'
 	@touch $@
 
-$(DEV): pyproject.toml constraints.txt | $(BIN)/python
+$(DEV): $(BUILT) | $(BIN)/python
 	@echo "Installing the demo and the test tools into $(VENV) ..."
 	@$(PIP) install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $(DEMO) $@

@@ -138,8 +138,10 @@ class Forgetful:
     def __init__(self, service: AuditService) -> None:
         self.settings = service.settings
 
-    def offer(self, fields: object) -> None:
+    def offer(self, event: object) -> None:
         """Forget one."""
+
+    accept = offer
 
 
 def create() -> FastAPI:

@@ -32,7 +32,8 @@ FIELDS: Final = (
     "ip_address",
     "user_agent",
 )
-_NOTHING: Final[Mapping[str, str | None]] = MappingProxyType({})
+#: What is bound where nobody has bound anything.
+NOTHING: Final[Mapping[str, str | None]] = MappingProxyType({})
 
 
 class RequestRecord:
@@ -52,7 +53,7 @@ class RequestRecord:
 
 
 #: For the library's own code. The mapping in BOUND is never changed, only replaced.
-BOUND: Final[ContextVar[Mapping[str, str | None]]] = ContextVar("indelible_bound", default=_NOTHING)
+BOUND: Final[ContextVar[Mapping[str, str | None]]] = ContextVar("indelible_bound", default=NOTHING)
 REQUEST: Final[ContextVar[RequestRecord | None]] = ContextVar("indelible_request", default=None)
 
 

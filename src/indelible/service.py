@@ -137,6 +137,10 @@ class AuditService:
         """``record`` of a mapping, which is used up: for whoever has one at each request."""
         return self._offer(fields)[0]
 
+    def accept(self, payload: bytes) -> None:
+        """``offer`` of an event that is in the journal's form already: checked, bounded, with an id and the time."""
+        self._keep(payload, None)
+
     async def alog(self, *, wait: Wait = "accepted", timeout: float = _DEADLINE, **fields: Unpack[EventFields]) -> UUID:  # noqa: ASYNC109
         """``log``, then wait until the event is ``durable`` (survives a power cut) or ``stored`` (in the database).
 
@@ -160,8 +164,11 @@ class AuditService:
         return event_id
 
     def _offer(self, fields: EventFields, must: bool = False) -> tuple[UUID, int, Journal | None]:
-        # The request path: what is not needed for each event is done elsewhere.
         event, payload = self._intake.take(fields)
+        return event.id, *self._keep(payload, event.timestamp, must)
+
+    def _keep(self, payload: bytes, at: int | None, must: bool = False) -> tuple[int, Journal | None]:
+        # The request path: what is not needed for each event is done elsewhere.
         self._tick()
         try:
             journal = self._journal
@@ -172,13 +179,13 @@ class AuditService:
             if must or self.settings.on_full != "shed":
                 journal, number = self._not_accepted(payload, error, must=must)
             else:
-                self._shedding.add(event.timestamp, self._journal)
+                self._shedding.add(time.time_ns() // 1000 if at is None else at, self._journal)
                 self._tally.add("events_shed")
                 self._replace_if_broken()
-                return event.id, -1, None
+                return -1, None
         if not self._syncer.dirty:
             self._syncer.wake()
-        return event.id, number, journal
+        return number, journal
 
     def _ready_again(self) -> Journal:
         """The journal, opened if need be; what was shed is recorded before anything else."""

@@ -413,4 +413,4 @@ class _Broken:
     def log(self, *_: Any, **__: Any) -> None:
         raise OSError("the disk is gone")
 
-    offer = record = log
+    accept = offer = record = log

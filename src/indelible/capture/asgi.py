@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import inspect
 import logging
-import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from urllib.parse import quote
 
 from indelible.capture.classify import Exchange, Rules, action
 from indelible.capture.client import TrustedProxies, correlation_id
-from indelible.capture.identity import TokenVerifier, principal_id
+from indelible.capture.identity import Identity, TokenVerifier, principal_id
+from indelible.capture.plans import Plans, learn
 from indelible.capture.refusal import OnFailure, RefusalPolicy, turn_away
 from indelible.capture.resources import resource
 from indelible.capture.watch import HEADER, Complaints, Receive, Scope, Seen, Send, shown_path
@@ -60,6 +60,11 @@ class Recorder(Protocol):
     @property
     def offer(self) -> Callable[[EventFields], object]:
         """Takes one event: a mapping, which is used up."""
+        ...
+
+    @property
+    def accept(self) -> Callable[[bytes], object]:
+        """Takes one event in the journal's form."""
         ...
 
 
@@ -171,10 +176,17 @@ class AuditMiddleware:
         cast("AuditService", self._current_setup().service).withdraw(intent)
 
     def _open(self, scope: Scope, receive: Receive, send: Send) -> Seen:
+        seen = Seen(scope, receive, send, self._write, self._complaints)
+        scope[_MARK] = seen.record
+        try:
+            setup = self._current_setup()
+            if setup.proxies is None and seen.read(self._excluded, self._excluded_below, setup.identify):
+                return seen
+        except Exception:  # noqa: BLE001, S110 - told below, where it happens again
+            pass
         # Reversed, so that of several headers of one name the first counts, as it does for the frameworks.
         headers: dict[bytes, bytes] = dict(reversed(list(scope["headers"])))
-        seen = Seen(scope, receive, send, correlation_id(headers.get(HEADER)), self._write, self._complaints)
-        scope[_MARK] = seen.record
+        seen.correlation_id = correlation_id(headers.get(HEADER))
         state = scope.get("state")
         if state is None:
             scope["state"] = {"correlation_id": seen.correlation_id}
@@ -194,8 +206,8 @@ class AuditMiddleware:
             if setup.proxies is not None and seen.ip_address is not None:
                 forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
                 seen.ip_address = setup.proxies.client(seen.ip_address, forwarded)
-            if setup.verifier is not None:
-                seen.identity = setup.verifier.identify(headers.get(b"authorization"))
+            if setup.identify is not None:
+                seen.identity = setup.identify(headers.get(b"authorization"))
         except Exception as error:  # noqa: BLE001 - a wrong setting or an unreadable header must not cost the event
             self._complaints.tell("finding the client", error)
         return seen
@@ -232,6 +244,13 @@ class AuditMiddleware:
 
     def _write(self, seen: Seen, error: BaseException | None) -> None:
         setup = self._current_setup()
+        if error is None and self._classify is None and (payload := seen.pack(setup.plans)) is not None:
+            if payload:
+                setup.service.accept(payload)
+        else:
+            self._compose(setup, seen, error)
+
+    def _compose(self, setup: _Setup, seen: Seen, error: BaseException | None) -> None:
         method = seen.scope["method"] if seen.is_http else "WEBSOCKET"
         raised = error is not None and not seen.is_disconnect(error)
         status = 500 if raised and seen.status is None else seen.status
@@ -244,6 +263,8 @@ class AuditMiddleware:
             outcome = str(given.get("status", outcome))
         told = seen.trouble(error, raised)
         if not self._successful_reads and outcome == "success" and told is None and _is_read(event_type, method):
+            if self._classify is None and not given:
+                setup.learn(seen, None)
             return
         kind, identifier = resource(seen.scope, seen.path, status)
         if event_type == "user_created":
@@ -261,7 +282,7 @@ class AuditMiddleware:
             "resource_type": kind,
             "request_method": method,
             "response_status": status,
-            "duration_us": (time.perf_counter_ns() - seen.started) // 1000,
+            "duration_us": seen.elapsed(),
             "user_id": user,
             "ip_address": seen.ip_address,
             "user_agent": seen.user_agent,
@@ -277,6 +298,8 @@ class AuditMiddleware:
         if given:
             fields |= cast("EventFields", {**given, "event_type": event_type, "status": outcome})
         if seen.intent is None:
+            if self._classify is None and told is None and not given:
+                setup.learn(seen, fields)
             setup.service.offer(fields)
             return
         intent, seen.intent = seen.intent, None
@@ -290,16 +313,21 @@ def _is_read(event_type: str, method: str) -> bool:
 class _Setup:
     """What the settings of one service mean for the middleware."""
 
-    __slots__ = ("proxies", "redactor", "service", "verifier")
+    __slots__ = ("identify", "plans", "proxies", "redactor", "service")
 
     def __init__(self, service: Recorder) -> None:
         self.service = service
         settings = service.settings
         self.proxies = TrustedProxies(settings.trusted_proxies) or None
         self.redactor = Redactor(extra_keys=settings.redact_keys, path_rules=settings.redact_paths)
-        self.verifier: TokenVerifier | None = None
+        self.plans: Plans = {}
+        self.identify: Callable[[bytes | None], Identity] | None = None
         try:
-            self.verifier = TokenVerifier(settings)
+            self.identify = TokenVerifier(settings).identify
         except ConfigurationError as error:
             # Requests are still recorded, their actors by the host's own word only.
             _log.error("no token is believed: %s", error)
+
+    def learn(self, seen: Seen, fields: EventFields | None) -> None:
+        """Keep what was made of a request for all like it."""
+        learn(self.plans, seen, self.redactor, self.service.settings.service_name, fields)

@@ -8,11 +8,15 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
+from uuid_utils import uuid7
+
 from indelible.capture.identity import ANONYMOUS, Identity, principal_id
-from indelible.context import BOUND, REQUEST, RequestRecord
+from indelible.context import BOUND, NOTHING, REQUEST, RequestRecord
 from indelible.delivery import Repeats
+from indelible.native import native
 
 if TYPE_CHECKING:
+    from indelible.capture.plans import Plans
     from indelible.service import Intent
 
 _log = logging.getLogger("indelible.capture")
@@ -24,18 +28,25 @@ Send = Callable[[Message], Awaitable[None]]
 #: Writes the event of a request; takes the exception that ended it, if one did.
 Write = Callable[["Seen", BaseException | None], None]
 
+#: Names the actor from an Authorization header.
+Identify = Callable[[bytes | None], Identity]
+
 HEADER: Final = b"x-correlation-id"
 _LENGTH: Final = len(HEADER)
 #: What frameworks raise in the application when the client has gone.
 _GONE: Final = frozenset(("ClientDisconnect", "ClientDisconnected", "WebSocketDisconnect", "CancelledError"))
 
 
-class Seen:
-    """One request on its way: what came in, what has gone out so far."""
+class _Request:
+    """What is known of a request, and what is done with almost every one of them in C, where that is compiled.
+
+    ``read``, ``bind``, ``note`` and ``pack`` say that they have not done it: then the Python way is gone.
+    """
 
     # Defaults stand in the class: one request in a thousand has a value of its own for most of them.
     excluded = False
     late = False
+    correlation_id = ""
     path = ""
     shown = ""
     user_agent: str | None = None
@@ -49,21 +60,54 @@ class Seen:
     disconnected = False
     intent: Intent | None = None
 
-    def __init__(
-        self, scope: Scope, receive: Receive, send: Send, correlation: str, write: Write, complaints: Complaints
-    ) -> None:
-        self.started = time.perf_counter_ns()
+    def __init__(self, scope: Scope, receive: Receive, send: Send, write: Write, complaints: Complaints) -> None:
+        self._started = time.perf_counter_ns()
         self._write = write
         self._complaints = complaints
         self.scope = scope
         self._receive = receive
         self._send = send
-        self.correlation_id = correlation
         self.record = RequestRecord()
         self.is_http = scope["type"] == "http"
 
+    def elapsed(self) -> int:
+        """How long it has taken until now, in µs."""
+        return (time.perf_counter_ns() - self._started) // 1000
+
+    def read(self, excluded: frozenset[str], below: tuple[str, ...], identify: Identify | None) -> bool:
+        """Fill in what the scope tells, if there is nothing unusual about it: addresses, agent, correlation id, actor."""
+        return False
+
+    def bind(self) -> tuple[Any, Any] | None:
+        """``Seen.enter``, where nothing is bound already."""
+        return None
+
+    def note(self, message: Message) -> Message | None:
+        """What is passed on, for the beginning of an answer and the parts of its body."""
+        return None
+
+    def pack(self, plans: Plans) -> bytes | None:
+        """The journal's payload of a request for which there is a plan; ``b""`` where it is not recorded."""
+        return None
+
+
+if TYPE_CHECKING or native is None:
+    _Known = _Request
+else:
+    native.prepare(BOUND, REQUEST, NOTHING, uuid7, RequestRecord, ANONYMOUS)
+    _Known = native.Seen
+
+
+class Seen(_Known):
+    """One request on its way: what came in, what has gone out so far."""
+
+    if not TYPE_CHECKING:
+        __slots__ = ()
+
     def enter(self) -> tuple[Any, Any]:
         """Bind what is known for the code inside; returns the tokens that undo it."""
+        if (tokens := self.bind()) is not None:
+            return tokens
         bound: dict[str, str | None] = {
             "correlation_id": self.correlation_id,
             "ip_address": self.ip_address,
@@ -91,6 +135,14 @@ class Seen:
 
     async def send(self, message: Message) -> None:
         """Pass a message on; the first of an answer gets the correlation id, before the last the event is written."""
+        passed = self.note(message)
+        try:
+            await self._send(self._note(message) if passed is None else passed)
+        except OSError:
+            self.disconnected = True
+            raise
+
+    def _note(self, message: Message) -> Message:
         kind = message["type"]
         if kind == "http.response.body":
             if not message.get("more_body", False) and not self.complete:
@@ -98,19 +150,15 @@ class Seen:
                 self.finish()
         elif kind in ("http.response.start", "websocket.http.response.start"):
             self.status = message["status"]
-            message = self._with_header(message)
+            return self._with_header(message)
         elif kind == "websocket.accept":
             self.status, self.accepted = 101, True
-            message = self._with_header(message)
+            return self._with_header(message)
         elif kind == "websocket.close":
             # Closed before it was accepted: the server answers the handshake with 403.
             self.status = self.status or 403
             self.close_code = message.get("code", 1000)
-        try:
-            await self._send(message)
-        except OSError:
-            self.disconnected = True
-            raise
+        return message
 
     def _with_header(self, message: Message) -> Message:
         try:

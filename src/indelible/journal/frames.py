@@ -13,6 +13,8 @@ from zlib import crc32
 
 import msgspec
 
+from indelible.native import native
+
 FILE_BYTES: Final = 8 << 20
 QUOTA_BYTES: Final = 1 << 30
 MAX_PAYLOAD: Final = 1 << 20
@@ -84,6 +86,12 @@ def encode_frame(payload: bytes, number: int, generation: int, offset: int) -> b
     )
 
 
+def put_frame(place: mmap.mmap | _Written, payload: bytes, number: int, generation: int, offset: int) -> None:
+    """Write one frame to ``offset`` of the file of that ``generation``."""
+    frame = encode_frame(payload, number, generation, offset)
+    place[offset : offset + len(frame)] = frame
+
+
 def decode_frame(buffer: bytes, at: int, generation: int, offset: int) -> tuple[Frame, int] | None:
     """The frame at ``buffer[at:]``, which stands at ``offset`` in its file, with its padded size, or None."""
     if at + FRAME_HEAD.size > len(buffer):
@@ -134,6 +142,10 @@ class _Written:
 
     def close(self) -> None:
         pass
+
+
+#: ``put_frame`` for a file that is mapped.
+put_mapped_frame: Final = put_frame if native is None else native.put_frame
 
 
 def mapped(fd: int, size: int) -> mmap.mmap | _Written:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import mmap
 import os
 import shutil
 import threading
@@ -23,11 +24,12 @@ from indelible.journal.frames import (
     QUOTA_BYTES,
     Header,
     Slot,
-    encode_frame,
     file_head,
     file_name,
     mapped,
     padded,
+    put_frame,
+    put_mapped_frame,
 )
 from indelible.journal.intents import Intents
 
@@ -40,7 +42,7 @@ _TO_PAD: Final = FRAME_HEAD.size + 7
 class _DataFile:
     """One fallocated, mapped file on the writing side."""
 
-    __slots__ = ("end", "fd", "generation", "map", "path")
+    __slots__ = ("end", "fd", "generation", "map", "path", "put")
 
     def __init__(self, path: Path, generation: int, size: int) -> None:
         self.path = path
@@ -54,6 +56,7 @@ class _DataFile:
             # call, which lets go of the interpreter meanwhile; a touch of the map does not.
             os.pwrite(self.fd, b"\0", 0)
             self.map = mapped(self.fd, size)
+            self.put = put_mapped_frame if isinstance(self.map, mmap.mmap) else put_frame
         except BaseException:
             os.close(self.fd)
             raise
@@ -212,7 +215,7 @@ class Journal:
                 offset = self._offset
             number, file = self._appended, self._file
             try:
-                file.map[offset : offset + size] = encode_frame(payload, number, file.generation, offset)
+                file.put(file.map, payload, number, file.generation, offset)
                 # crash here ⇒ the frame may be read back although append never returned: stored once, like any other.
                 self._offset, self._appended = offset + size, number + 1
                 self._slots[_APPENDED] = number + 1

@@ -1,0 +1,989 @@
+/* The request path of a plain request, in C: what indelible.native falls back from, and to.
+ *
+ * A plain request is what almost every request is: HTTP, answered without an exception, by a route whose event has been
+ * worked out in Python before (a plan), about nothing that needs redaction, and without anything of its handler's own.
+ * Every function here either does exactly what its Python counterpart does, or changes nothing that matters and says that
+ * it has not; then the Python way is gone. Nothing here knows a rule: rules are Python's, and plans are what came of them.
+ *
+ * All of it runs under the interpreter's lock and lets nobody else run in between, but where it calls Python.
+ */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>
+
+#include <stdint.h>
+#include <string.h>
+#include <time.h>
+
+/* ---- names that are looked up at each request -------------------------------------------------------------------- */
+
+#define NAMES(X)                                                                                                       \
+    X(type) X(headers) X(state) X(root_path) X(path) X(client) X(user) X(method) X(route) X(path_template)             \
+    X(path_format) X(path_params) X(query_string) X(status) X(more_body) X(correlation_id) X(ip_address)               \
+    X(user_agent) X(user_id) X(reason) X(fields) X(metadata) X(bytes) X(finish)
+
+#define DECLARE(name) static PyObject *s_##name;
+NAMES(DECLARE)
+#undef DECLARE
+
+static PyObject *s_start, *s_body, *header_name, *empty;
+
+/* Given by prepare(). */
+static PyObject *bound_var, *request_var, *nothing, *uuid7, *record_type, *anonymous;
+
+#define MAX_AGENT 1024
+#define MAX_KEY 255
+#define MAX_ADDRESS 64
+#define MAX_CORRELATION 128
+#define MAX_PATH 2048
+
+static int64_t
+now_ns(clockid_t clock)
+{
+    struct timespec at;
+    clock_gettime(clock, &at);
+    return (int64_t)at.tv_sec * 1000000000 + at.tv_nsec;
+}
+
+/* ---- Seen: one request on its way ---------------------------------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    long long started;
+    PyObject *write, *complaints, *scope, *receive, *send, *record, *bound;
+    PyObject *correlation_id, *path, *shown, *user_agent, *ip_address, *identity, *named, *status, *close_code, *intent;
+    char is_http, excluded, late, accepted, complete, disconnected;
+    char plain; /* read() has seen nothing unusual */
+} Seen;
+
+#define OBJECTS(X)                                                                                                     \
+    X(write) X(complaints) X(scope) X(receive) X(send) X(record) X(bound) X(correlation_id) X(path) X(shown)           \
+    X(user_agent) X(ip_address) X(identity) X(named) X(status) X(close_code) X(intent)
+
+static int
+seen_traverse(Seen *self, visitproc visit, void *arg)
+{
+#define VISIT(name) Py_VISIT(self->name);
+    OBJECTS(VISIT)
+#undef VISIT
+    Py_VISIT(Py_TYPE(self));
+    return 0;
+}
+
+static int
+seen_clear(Seen *self)
+{
+#define CLEAR(name) Py_CLEAR(self->name);
+    OBJECTS(CLEAR)
+#undef CLEAR
+    return 0;
+}
+
+static void
+seen_dealloc(Seen *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    seen_clear(self);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+/* Put a new reference into a member. */
+static void
+put(PyObject **member, PyObject *value)
+{
+    PyObject *before = *member;
+    *member = value;
+    Py_XDECREF(before);
+}
+
+static void
+put_none(PyObject **member)
+{
+    put(member, Py_NewRef(Py_None));
+}
+
+static int
+seen_init(Seen *self, PyObject *args, PyObject *kwargs)
+{
+    PyObject *scope, *receive, *send, *write, *complaints;
+    if (kwargs != NULL && PyDict_GET_SIZE(kwargs)) {
+        PyErr_SetString(PyExc_TypeError, "Seen takes no keyword arguments");
+        return -1;
+    }
+    if (!PyArg_UnpackTuple(args, "Seen", 5, 5, &scope, &receive, &send, &write, &complaints))
+        return -1;
+    PyObject *kind = PyObject_GetItem(scope, s_type);
+    if (kind == NULL)
+        return -1;
+    self->is_http = PyUnicode_Check(kind) && PyUnicode_CompareWithASCIIString(kind, "http") == 0;
+    Py_DECREF(kind);
+    PyObject *record = PyObject_CallNoArgs(record_type);
+    if (record == NULL)
+        return -1;
+    self->started = now_ns(CLOCK_MONOTONIC);
+    put(&self->record, record);
+    put(&self->scope, Py_NewRef(scope));
+    put(&self->receive, Py_NewRef(receive));
+    put(&self->send, Py_NewRef(send));
+    put(&self->write, Py_NewRef(write));
+    put(&self->complaints, Py_NewRef(complaints));
+    put(&self->identity, Py_NewRef(anonymous));
+    put(&self->path, Py_NewRef(empty));
+    put(&self->shown, Py_NewRef(empty));
+    put(&self->correlation_id, Py_NewRef(empty));
+    put_none(&self->bound);
+    put_none(&self->user_agent);
+    put_none(&self->ip_address);
+    put_none(&self->named);
+    put_none(&self->status);
+    put_none(&self->close_code);
+    put_none(&self->intent);
+    return 0;
+}
+
+/* Whether every member is there: one that was never initialised, or lost one, is a TypeError. */
+static int
+is_whole(Seen *self)
+{
+#define THERE(name) &&self->name != NULL
+    if (1 OBJECTS(THERE))
+        return 1;
+#undef THERE
+    PyErr_SetString(PyExc_TypeError, "not a whole Seen");
+    return 0;
+}
+
+static PyObject *
+seen_elapsed(Seen *self, PyObject *Py_UNUSED(none))
+{
+    return PyLong_FromLongLong((now_ns(CLOCK_MONOTONIC) - self->started) / 1000);
+}
+
+/* ---- what comes in --------------------------------------------------------------------------------------------------- */
+
+/* The value of a key of an exact dict, borrowed; NULL where there is none. Never leaves an exception. */
+static PyObject *
+lookup(PyObject *dict, PyObject *key)
+{
+    PyObject *found = PyDict_GetItemWithError(dict, key);
+    if (found == NULL && PyErr_Occurred())
+        PyErr_Clear();
+    return found;
+}
+
+static int
+is_printable_ascii(PyObject *text)
+{
+    if (!PyUnicode_CheckExact(text) || PyUnicode_READY(text) || !PyUnicode_IS_ASCII(text))
+        return 0;
+    const Py_UCS1 *at = PyUnicode_1BYTE_DATA(text), *end = at + PyUnicode_GET_LENGTH(text);
+    for (; at < end; at++)
+        if (*at < 0x20 || *at > 0x7e)
+            return 0;
+    return 1;
+}
+
+static int
+is_correlation_id(const char *at, Py_ssize_t size)
+{
+    if (size < 1 || size > MAX_CORRELATION)
+        return 0;
+    for (const char *end = at + size; at < end; at++) {
+        char c = *at;
+        if (!((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '.' || c == '_' ||
+              c == ':' || c == '-'))
+            return 0;
+    }
+    return 1;
+}
+
+/* read(excluded, below, identify): fill in what the scope tells; False where anything about it is unusual.
+ *
+ * excluded: a frozenset of paths; below: a tuple of prefixes; identify: a callable, or None. */
+static PyObject *
+seen_read(Seen *self, PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 3 || !PyTuple_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "read(excluded, below, identify)");
+        return NULL;
+    }
+    if (!is_whole(self))
+        return NULL;
+    PyObject *scope = self->scope;
+    if (!PyDict_CheckExact(scope) || !self->is_http)
+        Py_RETURN_FALSE;
+    PyObject *path = lookup(scope, s_path), *root = lookup(scope, s_root_path), *headers = lookup(scope, s_headers);
+    if (path == NULL || !is_printable_ascii(path))
+        Py_RETURN_FALSE;
+    if (root != NULL && root != Py_None && !(PyUnicode_CheckExact(root) && PyUnicode_GET_LENGTH(root) == 0))
+        Py_RETURN_FALSE;
+    PyObject *state = lookup(scope, s_state);
+    if (state != NULL && state != Py_None && !PyDict_CheckExact(state))
+        Py_RETURN_FALSE;
+    PyObject *address = Py_None, *client = lookup(scope, s_client);
+    if (client != NULL && client != Py_None) {
+        if (PyTuple_CheckExact(client) && PyTuple_GET_SIZE(client) > 0)
+            address = PyTuple_GET_ITEM(client, 0);
+        else if (PyList_CheckExact(client) && PyList_GET_SIZE(client) > 0)
+            address = PyList_GET_ITEM(client, 0);
+        else
+            Py_RETURN_FALSE;
+        if (!PyUnicode_CheckExact(address) || PyUnicode_GET_LENGTH(address) == 0)
+            Py_RETURN_FALSE;
+    }
+
+    /* Of several headers of one name the first counts. */
+    PyObject *correlation = NULL, *agent = NULL, *authorization = NULL;
+    if (headers == NULL || !(PyList_CheckExact(headers) || PyTuple_CheckExact(headers)))
+        Py_RETURN_FALSE;
+    for (Py_ssize_t at = 0, size = PySequence_Fast_GET_SIZE(headers); at < size; at++) {
+        PyObject *pair = PySequence_Fast_GET_ITEM(headers, at);
+        if (!(PyTuple_CheckExact(pair) || PyList_CheckExact(pair)) || PySequence_Fast_GET_SIZE(pair) != 2)
+            Py_RETURN_FALSE;
+        PyObject *name = PySequence_Fast_GET_ITEM(pair, 0), *value = PySequence_Fast_GET_ITEM(pair, 1);
+        if (!PyBytes_CheckExact(name) || !PyBytes_CheckExact(value))
+            Py_RETURN_FALSE;
+        const char *text = PyBytes_AS_STRING(name);
+        switch (PyBytes_GET_SIZE(name)) {
+        case 10:
+            if (agent == NULL && memcmp(text, "user-agent", 10) == 0)
+                agent = value;
+            break;
+        case 13:
+            if (authorization == NULL && memcmp(text, "authorization", 13) == 0)
+                authorization = value;
+            break;
+        case 16:
+            if (correlation == NULL && memcmp(text, "x-correlation-id", 16) == 0)
+                correlation = value;
+            break;
+        }
+    }
+
+    /* From here on Python may run, if only to collect garbage: what is needed later is held. */
+    PyObject *told = NULL, *made;
+    Py_INCREF(path);
+    Py_INCREF(address);
+    Py_XINCREF(correlation);
+    Py_XINCREF(agent);
+    Py_XINCREF(authorization);
+    if (state == NULL || state == Py_None) {
+        state = PyDict_New();
+        if (state == NULL || PyDict_SetItem(scope, s_state, state))
+            goto done;
+    }
+    else
+        Py_INCREF(state);
+
+    int excluded = PySet_Contains(args[0], path);
+    for (Py_ssize_t at = 0; excluded == 0 && at < PyTuple_GET_SIZE(args[1]); at++)
+        excluded = (int)PyUnicode_Tailmatch(path, PyTuple_GET_ITEM(args[1], at), 0, PY_SSIZE_T_MAX, -1);
+    if (excluded < 0)
+        goto done;
+    self->excluded = (char)excluded;
+    put(&self->path, Py_NewRef(path));
+    put(&self->shown, Py_NewRef(path));
+    put(&self->ip_address, Py_NewRef(address));
+
+    if (agent == NULL)
+        put_none(&self->user_agent);
+    else {
+        made = PyUnicode_DecodeLatin1(PyBytes_AS_STRING(agent), PyBytes_GET_SIZE(agent), NULL);
+        if (made == NULL)
+            goto done;
+        put(&self->user_agent, made);
+    }
+    if (correlation != NULL && is_correlation_id(PyBytes_AS_STRING(correlation), PyBytes_GET_SIZE(correlation)))
+        made = PyUnicode_FromStringAndSize(PyBytes_AS_STRING(correlation), PyBytes_GET_SIZE(correlation));
+    else {
+        PyObject *id = PyObject_CallNoArgs(uuid7);
+        made = id == NULL ? NULL : PyObject_Str(id);
+        Py_XDECREF(id);
+    }
+    if (made == NULL)
+        goto done;
+    put(&self->correlation_id, made);
+    if (PyDict_SetItem(state, s_correlation_id, made))
+        goto done;
+
+    if (args[2] != Py_None) {
+        made = PyObject_CallOneArg(args[2], authorization == NULL ? Py_None : authorization);
+        if (made == NULL) {
+            if (PyErr_ExceptionMatches(PyExc_Exception)) {
+                PyErr_Clear();
+                told = Py_NewRef(Py_False);
+            }
+            goto done;
+        }
+        put(&self->identity, made);
+    }
+    self->plain = 1;
+    told = Py_NewRef(Py_True);
+done:
+    Py_DECREF(path);
+    Py_DECREF(address);
+    Py_XDECREF(state);
+    Py_XDECREF(correlation);
+    Py_XDECREF(agent);
+    Py_XDECREF(authorization);
+    return told;
+}
+
+/* The verified actor where nobody but a token can have named one: 1 and a new reference, 0 where somebody else can. */
+static int
+plain_user(Seen *self, PyObject **user)
+{
+    PyObject *scope = self->scope, *state;
+    if (self->named != Py_None || !PyDict_CheckExact(scope) || lookup(scope, s_user) != NULL)
+        return 0;
+    state = lookup(scope, s_state);
+    if (state == NULL || !PyDict_CheckExact(state) || lookup(state, s_user) != NULL)
+        return 0;
+    *user = PyObject_GetAttr(self->identity, s_user_id);
+    if (*user == NULL) {
+        PyErr_Clear();
+        return 0;
+    }
+    if (*user != Py_None && !PyUnicode_CheckExact(*user)) {
+        Py_CLEAR(*user);
+        return 0;
+    }
+    return 1;
+}
+
+/* bind(): bind what is known for the code inside; the tokens that undo it, or None where something is bound already. */
+static PyObject *
+seen_bind(Seen *self, PyObject *Py_UNUSED(none))
+{
+    PyObject *around, *user;
+    if (!is_whole(self) || PyContextVar_Get(bound_var, NULL, &around))
+        return NULL;
+    int free_ = around == nothing;
+    Py_XDECREF(around);
+    if (!free_ || !plain_user(self, &user))
+        Py_RETURN_NONE;
+    PyObject *bound = PyDict_New(), *first = NULL, *second = NULL, *tokens = NULL;
+    if (bound == NULL || PyDict_SetItem(bound, s_correlation_id, self->correlation_id) ||
+        PyDict_SetItem(bound, s_ip_address, self->ip_address) ||
+        PyDict_SetItem(bound, s_user_agent, self->user_agent) ||
+        (user != Py_None && PyDict_SetItem(bound, s_user_id, user)))
+        goto done;
+    first = PyContextVar_Set(bound_var, bound);
+    if (first == NULL)
+        goto done;
+    second = PyContextVar_Set(request_var, self->record);
+    if (second == NULL) {
+        PyObject *type, *value, *trace;
+        PyErr_Fetch(&type, &value, &trace);
+        PyContextVar_Reset(bound_var, first);
+        PyErr_Restore(type, value, trace);
+        goto done;
+    }
+    put(&self->bound, Py_NewRef(bound));
+    tokens = PyTuple_Pack(2, first, second);
+done:
+    Py_XDECREF(first);
+    Py_XDECREF(second);
+    Py_XDECREF(bound);
+    Py_DECREF(user);
+    return tokens;
+}
+
+/* ---- what goes out --------------------------------------------------------------------------------------------------- */
+
+/* The message with the correlation id among its headers; NULL without an exception where it is an unusual one. */
+static PyObject *
+with_header(Seen *self, PyObject *message)
+{
+    PyObject *headers = lookup(message, s_headers);
+    if (headers == NULL || !PyList_CheckExact(headers))
+        return NULL;
+    Py_ssize_t size = PyList_GET_SIZE(headers);
+    for (Py_ssize_t at = 0; at < size; at++) {
+        PyObject *pair = PyList_GET_ITEM(headers, at);
+        if (!(PyTuple_CheckExact(pair) || PyList_CheckExact(pair)) || PySequence_Fast_GET_SIZE(pair) != 2)
+            return NULL;
+        PyObject *name = PySequence_Fast_GET_ITEM(pair, 0);
+        if (!PyBytes_CheckExact(name))
+            return NULL;
+        if (PyBytes_GET_SIZE(name) == PyBytes_GET_SIZE(header_name) &&
+            PyOS_strnicmp(PyBytes_AS_STRING(name), PyBytes_AS_STRING(header_name), PyBytes_GET_SIZE(name)) == 0)
+            return Py_NewRef(message);
+    }
+    PyObject *value = PyUnicode_AsASCIIString(self->correlation_id);
+    PyObject *pair = value == NULL ? NULL : PyTuple_Pack(2, header_name, value);
+    PyObject *longer = PyList_GetSlice(headers, 0, size), *copy = PyDict_Copy(message);
+    Py_XDECREF(value);
+    if (pair == NULL || longer == NULL || copy == NULL || PyList_Append(longer, pair) ||
+        PyDict_SetItem(copy, s_headers, longer))
+        Py_CLEAR(copy);
+    Py_XDECREF(pair);
+    Py_XDECREF(longer);
+    if (copy == NULL)
+        PyErr_Clear();
+    return copy;
+}
+
+/* note(message): what is passed on for an answer's beginning or a part of its body; None for every other message. */
+static PyObject *
+seen_note(Seen *self, PyObject *message)
+{
+    if (!is_whole(self))
+        return NULL;
+    if (!PyDict_CheckExact(message))
+        Py_RETURN_NONE;
+    PyObject *kind = lookup(message, s_type);
+    if (kind == NULL || !PyUnicode_CheckExact(kind))
+        Py_RETURN_NONE;
+    if (PyUnicode_Compare(kind, s_body) == 0) {
+        PyObject *more = lookup(message, s_more_body);
+        int last = more == NULL || more == Py_False;
+        if (!last && more != Py_True)
+            Py_RETURN_NONE;
+        if (last && !self->complete) {
+            self->complete = 1;
+            PyObject *done = PyObject_CallMethodNoArgs((PyObject *)self, s_finish);
+            if (done == NULL)
+                return NULL;
+            Py_DECREF(done);
+        }
+        return Py_NewRef(message);
+    }
+    if (PyUnicode_Compare(kind, s_start) == 0) {
+        PyObject *status = lookup(message, s_status), *told;
+        if (status == NULL)
+            Py_RETURN_NONE;
+        told = with_header(self, message);
+        if (told == NULL)
+            Py_RETURN_NONE;
+        put(&self->status, Py_NewRef(status));
+        return told;
+    }
+    Py_RETURN_NONE;
+}
+
+/* ---- the event: MessagePack, as indelible.directory.encode_fields writes it ------------------------------------------ */
+
+typedef struct {
+    unsigned char *at;
+    int fields;
+} Out;
+
+static void
+put_big(Out *out, uint64_t value, int size)
+{
+    while (size--)
+        *out->at++ = (unsigned char)(value >> (8 * size));
+}
+
+static void
+put_raw(Out *out, const char *text, size_t size)
+{
+    memcpy(out->at, text, size);
+    out->at += size;
+}
+
+static void
+put_text(Out *out, const char *text, size_t size)
+{
+    if (size < 32)
+        *out->at++ = (unsigned char)(0xa0 | size);
+    else if (size < 256) {
+        *out->at++ = 0xd9;
+        *out->at++ = (unsigned char)size;
+    }
+    else {
+        *out->at++ = 0xda;
+        put_big(out, size, 2);
+    }
+    put_raw(out, text, size);
+}
+
+static void
+put_number(Out *out, uint64_t value)
+{
+    if (value < 128)
+        *out->at++ = (unsigned char)value;
+    else if (value < 256) {
+        *out->at++ = 0xcc;
+        put_big(out, value, 1);
+    }
+    else if (value < 65536) {
+        *out->at++ = 0xcd;
+        put_big(out, value, 2);
+    }
+    else if (value <= UINT32_MAX) {
+        *out->at++ = 0xce;
+        put_big(out, value, 4);
+    }
+    else {
+        *out->at++ = 0xcf;
+        put_big(out, value, 8);
+    }
+}
+
+static void
+put_name(Out *out, const char *name)
+{
+    put_text(out, name, strlen(name));
+    out->fields++;
+}
+
+/* A text's UTF-8, at most so many characters and none of them NUL; NULL without an exception for any other. */
+static const char *
+plain_text(PyObject *text, Py_ssize_t most, Py_ssize_t *size)
+{
+    if (!PyUnicode_CheckExact(text) || PyUnicode_GET_LENGTH(text) > most)
+        return NULL;
+    const char *utf8 = PyUnicode_AsUTF8AndSize(text, size);
+    if (utf8 == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    return memchr(utf8, 0, (size_t)*size) == NULL ? utf8 : NULL;
+}
+
+static int
+is_hex(char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F') || c == '-';
+}
+
+/* Whether the path is the template with nothing but hexadecimal digits and dashes in its parameters' places.
+ *
+ * No such value is a word that a rule knows, a secret by its form, or anything else that would make another event of it.
+ * A parameter is a whole segment; templates of another kind get no plan. */
+static int
+fits(const char *path, const char *template)
+{
+    while (*template) {
+        if (*template != '{') {
+            if (*path++ != *template++)
+                return 0;
+            continue;
+        }
+        if (!is_hex(*path))
+            return 0;
+        while (is_hex(*path))
+            path++;
+        if (*path && *path != '/')
+            return 0;
+        while (*template && *template != '}')
+            template++;
+        if (*template)
+            template++;
+    }
+    return *path == 0;
+}
+
+/* The route's template, a new reference; NULL without an exception where there is none, or another framework's. */
+static PyObject *
+template_of(PyObject *scope)
+{
+    PyObject *route = lookup(scope, s_route), *template;
+    if (route == NULL || route == Py_None || lookup(scope, s_path_template) != NULL)
+        return NULL;
+    template = PyObject_GetAttr(route, s_path_format);
+    if (template == NULL)
+        PyErr_Clear();
+    else if (!PyUnicode_CheckExact(template))
+        Py_CLEAR(template);
+    return template;
+}
+
+static int
+is_empty_dict(PyObject *holder, PyObject *name)
+{
+    PyObject *held = PyObject_GetAttr(holder, name);
+    int is = held != NULL && PyDict_CheckExact(held) && PyDict_GET_SIZE(held) == 0;
+    if (held == NULL)
+        PyErr_Clear();
+    Py_XDECREF(held);
+    return is;
+}
+
+/* Whether nothing but the request and its answer is to be told. */
+static int
+is_plain(Seen *self)
+{
+    PyObject *scope = self->scope, *query, *bound;
+    if (!self->plain || self->late || self->accepted || self->disconnected || self->intent != Py_None ||
+        self->bound == Py_None || !PyDict_CheckExact(scope) || !PyLong_CheckExact(self->status))
+        return 0;
+    query = lookup(scope, s_query_string);
+    if (query != NULL && !(PyBytes_CheckExact(query) && PyBytes_GET_SIZE(query) == 0))
+        return 0;
+    if (PyContextVar_Get(bound_var, NULL, &bound)) {
+        PyErr_Clear();
+        return 0;
+    }
+    Py_XDECREF(bound);
+    return bound == self->bound && is_empty_dict(self->record, s_fields) && is_empty_dict(self->record, s_metadata);
+}
+
+/* pack(plans): the journal's payload for a plain request; b"" where a plan says that it is not recorded; None where there
+ * is no plan, or the request is not plain.
+ *
+ * plans: (template, method, status) to (count, prefix, parameter): the number of fields that every such event has, their
+ * encoding, and which path parameter is the resource's id, or None; count 0 is for what is not recorded. */
+static PyObject *
+seen_pack(Seen *self, PyObject *plans)
+{
+    if (!is_whole(self))
+        return NULL;
+    if (!PyDict_CheckExact(plans) || !is_plain(self))
+        Py_RETURN_NONE;
+    /* Held: Python runs in between, if only to collect garbage. */
+    PyObject *shown = Py_NewRef(self->shown), *seen_agent = Py_NewRef(self->user_agent);
+    PyObject *seen_address = Py_NewRef(self->ip_address), *seen_correlation = Py_NewRef(self->correlation_id);
+    PyObject *method = Py_XNewRef(lookup(self->scope, s_method)), *template = template_of(self->scope);
+    PyObject *plan = NULL, *user = NULL, *resource = NULL, *event_id = NULL, *id_bytes = NULL, *payload = NULL;
+
+    if (method == NULL || template == NULL)
+        goto not_plain;
+    PyObject *key = PyTuple_Pack(3, template, method, self->status);
+    if (key == NULL)
+        goto not_plain;
+    plan = Py_XNewRef(lookup(plans, key));
+    Py_DECREF(key);
+    if (plan == NULL || !PyTuple_CheckExact(plan) || PyTuple_GET_SIZE(plan) != 3 ||
+        !PyLong_CheckExact(PyTuple_GET_ITEM(plan, 0)) || !PyBytes_CheckExact(PyTuple_GET_ITEM(plan, 1)))
+        goto not_plain;
+    long fields = PyLong_AsLong(PyTuple_GET_ITEM(plan, 0));
+    PyObject *prefix = PyTuple_GET_ITEM(plan, 1), *parameter = PyTuple_GET_ITEM(plan, 2);
+
+    const char *path, *shape, *who = NULL, *agent = NULL, *address = NULL, *correlation, *id = NULL;
+    Py_ssize_t path_size, shape_size, correlation_size, who_size = 0, agent_size = 0, address_size = 0, id_size = 0;
+    if (fields < 0 || fields > 64 || (path = plain_text(shown, MAX_PATH, &path_size)) == NULL ||
+        (shape = plain_text(template, MAX_PATH, &shape_size)) == NULL || !fits(path, shape) || !plain_user(self, &user))
+        goto not_plain;
+    if (user == Py_None) {
+        /* Why a token was not believed is told in the metadata. */
+        PyObject *reason = PyObject_GetAttr(self->identity, s_reason);
+        int told = reason != Py_None;
+        Py_XDECREF(reason);
+        if (told)
+            goto not_plain;
+    }
+    else if ((who = plain_text(user, MAX_KEY, &who_size)) == NULL)
+        goto not_plain;
+    if (fields == 0) {
+        payload = PyBytes_FromStringAndSize(NULL, 0);
+        goto done;
+    }
+    if ((seen_agent != Py_None && (agent = plain_text(seen_agent, MAX_AGENT, &agent_size)) == NULL) ||
+        (seen_address != Py_None && (address = plain_text(seen_address, MAX_ADDRESS, &address_size)) == NULL) ||
+        (correlation = plain_text(seen_correlation, MAX_CORRELATION, &correlation_size)) == NULL)
+        goto not_plain;
+    if (parameter != Py_None) {
+        PyObject *params = lookup(self->scope, s_path_params);
+        PyObject *value = params == NULL || !PyDict_CheckExact(params) ? NULL : lookup(params, parameter);
+        if (value == NULL || !(PyUnicode_CheckExact(value) || PyLong_CheckExact(value)))
+            goto not_plain;
+        resource = PyObject_Str(value);
+        if (resource == NULL || (id = plain_text(resource, MAX_KEY, &id_size)) == NULL)
+            goto not_plain;
+    }
+    event_id = PyObject_CallNoArgs(uuid7);
+    id_bytes = event_id == NULL ? NULL : PyObject_GetAttr(event_id, s_bytes);
+    if (id_bytes == NULL || !PyBytes_CheckExact(id_bytes) || PyBytes_GET_SIZE(id_bytes) != 16)
+        goto not_plain;
+    /* 256 is more than all names and lengths take. */
+    payload = PyBytes_FromStringAndSize(NULL, PyBytes_GET_SIZE(prefix) + who_size + agent_size + address_size +
+                                                  correlation_size + id_size + path_size + 256);
+    if (payload == NULL)
+        goto not_plain;
+    unsigned char *start = (unsigned char *)PyBytes_AS_STRING(payload);
+    Out out = {start + 3, (int)fields};
+    int64_t took = (now_ns(CLOCK_MONOTONIC) - self->started) / 1000;
+    put_raw(&out, PyBytes_AS_STRING(prefix), (size_t)PyBytes_GET_SIZE(prefix));
+    put_name(&out, "duration_us");
+    put_number(&out, (uint64_t)(took < 0 ? 0 : took));
+#define TEXT(name, text, size)                                                                                         \
+    if (text != NULL) {                                                                                                \
+        put_name(&out, name);                                                                                          \
+        put_text(&out, text, (size_t)size);                                                                            \
+    }
+    TEXT("user_id", who, who_size)
+    TEXT("ip_address", address, address_size)
+    TEXT("user_agent", agent, agent_size)
+    TEXT("correlation_id", correlation, correlation_size)
+    TEXT("resource_id", id, id_size)
+    TEXT("request_path", path, path_size)
+#undef TEXT
+    put_name(&out, "timestamp");
+    put_number(&out, (uint64_t)(now_ns(CLOCK_REALTIME) / 1000));
+    put_name(&out, "id");
+    *out.at++ = 0xc4;
+    *out.at++ = 16;
+    put_raw(&out, PyBytes_AS_STRING(id_bytes), 16);
+    start[0] = 0xde;
+    start[1] = 0;
+    start[2] = (unsigned char)out.fields;
+    _PyBytes_Resize(&payload, (Py_ssize_t)(out.at - start));
+    goto done;
+
+not_plain:
+    PyErr_Clear();
+    payload = Py_NewRef(Py_None);
+done:
+    Py_DECREF(shown);
+    Py_DECREF(seen_agent);
+    Py_DECREF(seen_address);
+    Py_DECREF(seen_correlation);
+    Py_XDECREF(method);
+    Py_XDECREF(template);
+    Py_XDECREF(plan);
+    Py_XDECREF(user);
+    Py_XDECREF(resource);
+    Py_XDECREF(event_id);
+    Py_XDECREF(id_bytes);
+    return payload;
+}
+
+/* ---- what a token is remembered by -------------------------------------------------------------------------------------- */
+
+/* SipHash-2-4 with 128 bits (Aumasson and Bernstein, https://github.com/veorq/SipHash), under a key of this process. */
+static uint64_t sip_key[2];
+
+#define ROTATE(x, bits) (((x) << (bits)) | ((x) >> (64 - (bits))))
+
+static void
+sip_rounds(uint64_t v[4], int rounds)
+{
+    while (rounds--) {
+        v[0] += v[1], v[1] = ROTATE(v[1], 13) ^ v[0], v[0] = ROTATE(v[0], 32);
+        v[2] += v[3], v[3] = ROTATE(v[3], 16) ^ v[2];
+        v[0] += v[3], v[3] = ROTATE(v[3], 21) ^ v[0];
+        v[2] += v[1], v[1] = ROTATE(v[1], 17) ^ v[2], v[2] = ROTATE(v[2], 32);
+    }
+}
+
+static uint64_t
+little(const unsigned char *at, size_t size)
+{
+    uint64_t value = 0;
+    for (size_t i = 0; i < size; i++)
+        value |= (uint64_t)at[i] << (8 * i);
+    return value;
+}
+
+static void
+sip128(const uint64_t key[2], const unsigned char *at, size_t size, unsigned char told[16])
+{
+    uint64_t v[4] = {key[0] ^ 0x736f6d6570736575u, key[1] ^ 0x646f72616e646f6du ^ 0xee, key[0] ^ 0x6c7967656e657261u,
+                     key[1] ^ 0x7465646279746573u};
+    uint64_t last = (uint64_t)size << 56;
+    for (; size >= 8; size -= 8, at += 8) {
+        uint64_t word = little(at, 8);
+        v[3] ^= word;
+        sip_rounds(v, 2);
+        v[0] ^= word;
+    }
+    last |= little(at, size);
+    v[3] ^= last;
+    sip_rounds(v, 2);
+    v[0] ^= last;
+    v[2] ^= 0xee;
+    for (int half = 0; half < 2; half++) {
+        sip_rounds(v, 4);
+        uint64_t word = v[0] ^ v[1] ^ v[2] ^ v[3];
+        for (int i = 0; i < 8; i++)
+            told[8 * half + i] = (unsigned char)(word >> (8 * i));
+        v[1] ^= 0xdd;
+    }
+}
+
+/* fingerprint(data): 16 bytes that only this process can make of data. */
+static PyObject *
+fingerprint(PyObject *Py_UNUSED(module), PyObject *data)
+{
+    unsigned char told[16];
+    if (!PyBytes_CheckExact(data)) {
+        PyErr_SetString(PyExc_TypeError, "fingerprint(bytes)");
+        return NULL;
+    }
+    sip128(sip_key, (const unsigned char *)PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data), told);
+    return PyBytes_FromStringAndSize((const char *)told, 16);
+}
+
+/* ---- the journal's frame ----------------------------------------------------------------------------------------------- */
+
+#define FRAME_HEAD 16
+
+/* CRC-32 as zlib has it, four bytes at a time. */
+static uint32_t crc_table[4][256];
+
+static void
+make_crc_table(void)
+{
+    for (uint32_t byte = 0; byte < 256; byte++) {
+        uint32_t crc = byte;
+        for (int bit = 0; bit < 8; bit++)
+            crc = crc & 1 ? (crc >> 1) ^ 0xedb88320u : crc >> 1;
+        crc_table[0][byte] = crc;
+    }
+    for (int row = 1; row < 4; row++)
+        for (int byte = 0; byte < 256; byte++)
+            crc_table[row][byte] =
+                (crc_table[row - 1][byte] >> 8) ^ crc_table[0][crc_table[row - 1][byte] & 0xff];
+}
+
+static uint32_t
+crc32_of(uint32_t crc, const unsigned char *at, size_t size)
+{
+    crc = ~crc;
+    for (; size >= 4; size -= 4, at += 4) {
+        crc ^= (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+        crc = crc_table[3][crc & 0xff] ^ crc_table[2][crc >> 8 & 0xff] ^ crc_table[1][crc >> 16 & 0xff] ^
+              crc_table[0][crc >> 24];
+    }
+    while (size--)
+        crc = (crc >> 8) ^ crc_table[0][(crc ^ *at++) & 0xff];
+    return ~crc;
+}
+
+/* put_frame(map, payload, number, generation, offset): write one frame to its place in a writable buffer.
+ *
+ * Length, CRC and number are in the machine's own byte order, as indelible.journal.frames has them. */
+static PyObject *
+put_frame(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 5 || !PyBytes_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "put_frame(map, payload, number, generation, offset)");
+        return NULL;
+    }
+    uint64_t number = PyLong_AsUnsignedLongLong(args[2]), generation = PyLong_AsUnsignedLongLong(args[3]);
+    Py_ssize_t offset = PyLong_AsSsize_t(args[4]), size = PyBytes_GET_SIZE(args[1]);
+    if (PyErr_Occurred())
+        return NULL;
+    uint32_t head[2] = {(uint32_t)(size + 8), (uint32_t)(generation * 0x9e3779b1u + (uint64_t)offset)};
+    Py_ssize_t padded = (FRAME_HEAD + size + 7) & ~(Py_ssize_t)7;
+    Py_buffer map;
+    if (PyObject_GetBuffer(args[0], &map, PyBUF_WRITABLE))
+        return NULL;
+    if (offset < 0 || offset > map.len - padded || size > UINT32_MAX - 8) {
+        PyBuffer_Release(&map);
+        PyErr_SetString(PyExc_IndexError, "the frame does not fit into the map");
+        return NULL;
+    }
+    const unsigned char *payload = (const unsigned char *)PyBytes_AS_STRING(args[1]);
+    unsigned char *to = (unsigned char *)map.buf + offset;
+    head[1] = crc32_of(crc32_of(head[1], (const unsigned char *)&number, 8), payload, (size_t)size);
+    memcpy(to, head, 8);
+    memcpy(to + 8, &number, 8);
+    memcpy(to + FRAME_HEAD, payload, (size_t)size);
+    memset(to + FRAME_HEAD + size, 0, (size_t)(padded - FRAME_HEAD - size));
+    PyBuffer_Release(&map);
+    Py_RETURN_NONE;
+}
+
+/* ---- the type and the module ----------------------------------------------------------------------------------------- */
+
+#define MEMBER(public, name) {public, T_OBJECT_EX, offsetof(Seen, name), 0, NULL}
+#define FLAG(name) {#name, T_BOOL, offsetof(Seen, name), 0, NULL}
+
+static PyMemberDef seen_members[] = {
+    MEMBER("_write", write), MEMBER("_complaints", complaints), MEMBER("scope", scope), MEMBER("_receive", receive),
+    MEMBER("_send", send), MEMBER("record", record), MEMBER("_bound", bound), MEMBER("correlation_id", correlation_id),
+    MEMBER("path", path), MEMBER("shown", shown), MEMBER("user_agent", user_agent), MEMBER("ip_address", ip_address),
+    MEMBER("identity", identity), MEMBER("named", named), MEMBER("status", status), MEMBER("close_code", close_code),
+    MEMBER("intent", intent), FLAG(is_http), FLAG(excluded), FLAG(late), FLAG(accepted), FLAG(complete),
+    FLAG(disconnected), {NULL, 0, 0, 0, NULL},
+};
+
+static PyMethodDef seen_methods[] = {
+    {"read", (PyCFunction)(void (*)(void))seen_read, METH_FASTCALL, NULL},
+    {"bind", (PyCFunction)seen_bind, METH_NOARGS, NULL},
+    {"note", (PyCFunction)seen_note, METH_O, NULL},
+    {"pack", (PyCFunction)seen_pack, METH_O, NULL},
+    {"elapsed", (PyCFunction)seen_elapsed, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot seen_slots[] = {
+    {Py_tp_init, seen_init},       {Py_tp_dealloc, seen_dealloc}, {Py_tp_traverse, seen_traverse},
+    {Py_tp_clear, seen_clear},     {Py_tp_members, seen_members}, {Py_tp_methods, seen_methods},
+    {Py_tp_new, PyType_GenericNew}, {0, NULL},
+};
+
+static PyType_Spec seen_spec = {
+    "indelible._native.Seen", sizeof(Seen), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, seen_slots,
+};
+
+/* prepare(bound, request, nothing, uuid7, record_type, anonymous): once, before the first Seen is made. */
+static PyObject *
+prepare(PyObject *Py_UNUSED(module), PyObject *args)
+{
+    PyObject *given[6];
+    if (!PyArg_UnpackTuple(args, "prepare", 6, 6, &given[0], &given[1], &given[2], &given[3], &given[4], &given[5]))
+        return NULL;
+    PyObject **places[6] = {&bound_var, &request_var, &nothing, &uuid7, &record_type, &anonymous};
+    for (int at = 0; at < 6; at++)
+        put(places[at], Py_NewRef(given[at]));
+    Py_RETURN_NONE;
+}
+
+/* fits(path, template): as above; False for what is no plain text. */
+static PyObject *
+fits_(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+{
+    Py_ssize_t size;
+    const char *path, *template;
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "fits(path, template)");
+        return NULL;
+    }
+    path = plain_text(args[0], MAX_PATH, &size);
+    template = plain_text(args[1], MAX_PATH, &size);
+    return PyBool_FromLong(path != NULL && template != NULL && fits(path, template));
+}
+
+/* key(bytes): the 16 secret bytes that fingerprints are made with. */
+static PyObject *
+set_key(PyObject *Py_UNUSED(module), PyObject *key)
+{
+    if (!PyBytes_CheckExact(key) || PyBytes_GET_SIZE(key) != 16) {
+        PyErr_SetString(PyExc_ValueError, "a key has 16 bytes");
+        return NULL;
+    }
+    const unsigned char *at = (const unsigned char *)PyBytes_AS_STRING(key);
+    sip_key[0] = little(at, 8);
+    sip_key[1] = little(at + 8, 8);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef functions[] = {
+    {"fingerprint", fingerprint, METH_O, NULL},
+    {"key", set_key, METH_O, NULL},
+    {"fits", (PyCFunction)(void (*)(void))fits_, METH_FASTCALL, NULL},
+    {"prepare", prepare, METH_VARARGS, NULL},
+    {"put_frame", (PyCFunction)(void (*)(void))put_frame, METH_FASTCALL, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef module_def = {
+    PyModuleDef_HEAD_INIT, "indelible._native", NULL, -1, functions, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC
+PyInit__native(void)
+{
+#define MAKE(name)                                                                                                     \
+    if ((s_##name = PyUnicode_InternFromString(#name)) == NULL)                                                        \
+        return NULL;
+    NAMES(MAKE)
+#undef MAKE
+    make_crc_table();
+    s_start = PyUnicode_InternFromString("http.response.start");
+    s_body = PyUnicode_InternFromString("http.response.body");
+    header_name = PyBytes_FromString("x-correlation-id");
+    empty = PyUnicode_FromString("");
+    PyObject *module = PyModule_Create(&module_def), *type = PyType_FromSpec(&seen_spec);
+    if (module == NULL || type == NULL || s_start == NULL || s_body == NULL || header_name == NULL || empty == NULL ||
+        PyModule_AddObject(module, "Seen", type))
+        return NULL;
+    return module;
+}

@@ -1,0 +1,73 @@
+"""Plans: what the rules have made of one request, kept for all like it, so that these need not go through Python.
+
+Like it are those by the same route, with the same method and status, whose paths differ from its own in nothing but
+parameters of hexadecimal digits and dashes: numbers, UUIDs, digests. No rule knows such a value as a word, no redaction
+takes it for a secret. Whatever else could make another event of a request (what its handler adds, a query, a principal of
+the host's, an exception) is looked at when it ends, each time: see ``indelible._native``. Where nothing is compiled there
+are no plans.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from indelible.capture.resources import parse_template
+from indelible.directory import encode_fields
+from indelible.native import native
+
+if TYPE_CHECKING:
+    from indelible.capture.watch import Seen
+    from indelible.redaction import Redactor
+    from indelible.service import EventFields
+
+#: By route template, method and status: how many fields all such events have in common, their encoding without the head of
+#: the map, and which parameter of the path is the resource's id. No fields: such a request is not recorded.
+Plans = dict[tuple[str, str, int], tuple[int, bytes, str | None]]
+
+#: The fields that all events of a plan have in common, and the service's name.
+_COMMON: Final = ("event_type", "action", "status", "resource_type", "request_method", "response_status")
+#: So many plans at the most: an application has a few for each of its routes.
+_MOST: Final = 4096
+#: Short enough for a length of one byte at the head of their map.
+_HEAD: Final = 1
+
+
+def learn(plans: Plans, seen: Seen, redactor: Redactor, source: str | None, fields: EventFields | None) -> None:
+    """Make a plan of what the rules made of a request, if there can be one; ``fields`` are None for what is not recorded.
+
+    To be called only for a request that had nothing of its own: no exception, no field from its handler, no hook's verdict.
+    """
+    scope, status = seen.scope, seen.status
+    template = getattr(scope.get("route"), "path_format", None)
+    if (
+        native is None
+        or not seen.is_http
+        or type(status) is not int
+        or type(template) is not str
+        or len(plans) >= _MOST
+        or not native.fits(seen.shown, template)
+    ):
+        return
+    key = template, scope["method"], status
+    if fields is None:
+        plans[key] = 0, b"", None
+        return
+    kind, parameter = parse_template(template)
+    parameters = scope.get("path_params") or {}
+    if (
+        # Whom it is about is told by the handler.
+        fields["event_type"] == "user_created"
+        # It takes more than the template to say what it is about.
+        or kind is None
+        or (parameter is None and parameters)
+        or fields["resource_type"] != kind
+        or fields["resource_id"] != (None if parameter is None else parameters.get(parameter))
+        # Something in the path was masked, or would be of another value.
+        or fields["request_path"] != seen.shown
+        or redactor.path_secrets(dict.fromkeys(parameters, "value"))
+    ):
+        return
+    common: dict[str, object] = {name: value for name, value in fields.items() if name in _COMMON}
+    if source is not None:
+        common["source"] = source
+    plans[key] = len(common), encode_fields(common)[_HEAD:], parameter

@@ -1,0 +1,423 @@
+"""What is compiled does what its counterpart in Python does, byte for byte, and survives whatever it is given."""
+
+from __future__ import annotations
+
+import asyncio
+import mmap
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from pathlib import Path
+from shutil import which
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import jwt
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indelible import bound, enrich
+from indelible.capture import asgi, watch
+from indelible.capture.asgi import AuditMiddleware
+from indelible.capture.identity import ANONYMOUS
+from indelible.capture.watch import Complaints, Seen
+from indelible.directory import decode_event
+from indelible.intake import Intake
+from indelible.journal import encode_frame
+from indelible.native import native
+from indelible.redaction import Redactor
+from indelible.settings import Settings, load
+from tests.capture.conftest import SECRET
+
+ROOT = Path(__file__).parents[2]
+ROUTES = (
+    "/api/nodes/{node_id}", "/api/nodes", "/users/{user}/keys/{key_id}", "/login", "/admin/jobs/{job}", "/reset/{token}",
+    "/files/{rest}", "/", "/a b/{x}", "/register", "/{word}",
+)  # fmt: skip
+needs_native = pytest.mark.skipif(native is None, reason="indelible._native is not compiled")
+
+
+def test_it_is_compiled_where_it_can_be() -> None:
+    """A machine with a compiler and Python's headers has the module, so that the tests below are about it."""
+    able = which("cc") and Path(sysconfig.get_path("include"), "Python.h").exists()
+    assert native is not None or not able or os.environ.get("INDELIBLE_PURE") == "1", "run make install again"
+
+
+# --- requests ---------------------------------------------------------------------------------------------------------
+
+
+class Pure(watch._Request):
+    """Seen with nothing compiled in it."""
+
+
+for _name, _member in vars(Seen).items():
+    if not _name.startswith("__"):
+        setattr(Pure, _name, _member)
+
+
+class Kept:
+    """A service that makes events as the real one does, and keeps them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._intake = Intake(Redactor(), settings.service_name)
+        self.payloads: list[bytes] = []
+        self.packed = 0
+
+    def offer(self, fields: Any) -> None:
+        self.payloads.append(self._intake.take(fields)[1])
+
+    def accept(self, payload: bytes) -> None:
+        self.packed += 1
+        self.payloads.append(payload)
+
+    def events(self) -> list[dict[str, Any]]:
+        """What is the same whenever it happens, of each event; unless its id and time are none."""
+        told = []
+        for payload in self.payloads:
+            event = msgspec.structs.asdict(decode_event(payload))
+            assert event.pop("id").version == 7
+            assert event.pop("timestamp") > 1_700_000_000_000_000
+            assert 0 <= event.pop("duration_us") < 60_000_000
+            told.append(event)
+        return told
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A request, and what the application does with it."""
+
+    method: str = "PUT"
+    route: str = ROUTES[0]
+    value: str = "42"
+    path: str | None = None
+    status: Any = 200
+    headers: Any = ()
+    more: Any = msgspec.field(default_factory=dict)
+    answer: Any = ()
+    happens: str = ""
+
+    def scope(self) -> dict[str, Any]:
+        names = re.findall(r"{(\w+)}", self.route)
+        path = re.sub(r"{\w+}", self.value.replace("\\", "\\\\"), self.route) if self.path is None else self.path
+        return {
+            "type": "http", "method": self.method, "path": path, "raw_path": path.encode("utf-8", "replace"),
+            "root_path": "", "query_string": b"", "client": ("192.0.2.7", 50000), "state": {},
+            "headers": [(b"x-correlation-id", b"given"), *self.headers],
+            "route": SimpleNamespace(path_format=self.route), "path_params": dict.fromkeys(names, self.value), **self.more,
+        }  # fmt: skip
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        """The application."""
+        match self.happens:
+            case "enriched":
+                enrich(metadata={"by": "the handler"}, resource_type="thing")
+            case "user":
+                scope["state"] = {**(scope.get("state") or {}), "user": "somebody"}
+            case "raises":
+                raise LookupError("canary")
+            case "goes away":
+                while (await receive())["type"] != "http.disconnect":
+                    pass
+        if self.happens == "bound":
+            with bound(tenant_id="t-1"):
+                await self.respond(send)
+            return
+        await self.respond(send)
+        if self.happens == "raises after":
+            raise LookupError("canary")
+
+    async def respond(self, send: Any) -> None:
+        await send({"type": "http.response.start", "status": self.status, "headers": [*self.answer]})
+        await send({"type": "http.response.body", "body": b"a", "more_body": True})
+        await send({"type": "http.response.body", "body": b"b"})
+
+
+async def _chosen(scope: Any, receive: Any, send: Any) -> None:
+    await scope["chosen"].app(scope, receive, send)
+
+
+def spoken(request: Request, app: Callable[..., Awaitable[None]]) -> tuple[Any, ...]:
+    """What came of a request: what was sent, what was raised, what is left in the scope."""
+    sent: list[Any] = []
+    raised: list[str] = []
+    scope = {**request.scope(), "chosen": request}
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def speak() -> None:
+        try:
+            await app(scope, receive, send)
+        except Exception as error:  # noqa: BLE001 - compared
+            raised.append(repr(error))
+
+    asyncio.run(speak())
+    return sent, raised, scope.get("state")
+
+
+def compared(requests: list[Request], **options: Any) -> Kept:
+    """Both ways tell the same of each request, whatever came before it; returns the compiled one's events."""
+    loaded = load(jwt_secret=SECRET, service_name="tests")
+    told: list[tuple[Any, Kept]] = []
+    for kind in (Pure, Seen):
+        kept = Kept(loaded)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(asgi, "Seen", kind)
+            app = AuditMiddleware(_chosen, service=kept, **options)
+            results = [spoken(request, app) for request in requests]
+        told.append(((results, kept.events()), kept))
+    (python, _), (compiled, kept) = told
+    assert compiled == python
+    return kept
+
+
+TOKEN = jwt.encode({"sub": "alice"}, SECRET, "HS256").encode()
+VALUES = (
+    "42",
+    "0199-abcdef",
+    "DEADBEEF",
+    "admin",
+    "login",
+    "naïve",
+    "a" * 300,
+    "f" * 300,
+    "",
+    "-",
+    "4/2",
+    "eyJh",
+    "a=b",
+)
+NAMES = (
+    b"user-agent", b"authorization", b"x-correlation-id", b"x-forwarded-for", b"User-Agent", b"accept", b"x-correlation-ix",
+)  # fmt: skip
+CONTENTS = (
+    b"curl/8", b"", b"a\x00b", b"\xff\xe9", b"x" * 2000, b"Bearer " + TOKEN, b"Bearer nonsense", b"Basic abc", b"id-1",
+    b"not valid!",
+)  # fmt: skip
+#: What a server, or the application, may leave in the scope beside what is usual.
+UNUSUAL: dict[str, tuple[Any, ...]] = {
+    "root_path": ("", "/api", None, "/"),
+    "query_string": (b"", b"a=1", b"token=x"),
+    "client": (None, ("", 1), ["::1", 2], ("testclient", 0), (b"x", 1), (), ("a\x00b", 1), ("x" * 99, 1)),
+    "state": (None, {}, {"user": "bob"}, {"user": None}, {"other": 1}),
+    "user": (None, "carol", SimpleNamespace(is_authenticated=False), SimpleNamespace(id=7)),
+    "path_template": ("/nodes/{id}",),
+    "route": (None, SimpleNamespace(), SimpleNamespace(path_format=b"x"), SimpleNamespace(path="/x/{node_id}")),
+    "path_params": (None, {}, {"node_id": 7}, {"node_id": 7.5}, {"node_id": "9" * 300}, {"other": "1"}, {"token": 0}),
+}
+unusual = st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in UNUSUAL.items()})
+PATHS = ("/health", "/docs/x", "/api/nodes/42/", "/\x7f", "/é", "/a//b", "/api/nodes/42?", "")
+ANSWERED = (b"content-type", b"X-Correlation-ID", b"x-correlation-id", b"set-cookie")
+HAPPENS = ("enriched", "user", "raises", "raises after", "bound", "goes away")
+requests = st.builds(
+    Request,
+    method=st.sampled_from(["GET", "PUT", "POST", "DELETE", "OPTIONS", "BREW"]),
+    route=st.sampled_from(ROUTES),
+    value=st.sampled_from(VALUES),
+    path=st.none() | st.sampled_from(PATHS),
+    status=st.sampled_from([200, 201, 204, 302, 401, 403, 404, 422, 500]),
+    headers=st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(CONTENTS)), max_size=5),
+    more=st.just({}) | unusual,
+    answer=st.lists(st.tuples(st.sampled_from(ANSWERED), st.just(b"v")), max_size=3),
+    happens=st.just("") | st.sampled_from(HAPPENS),
+)
+
+
+@needs_native
+@given(st.lists(requests, min_size=1, max_size=8), st.booleans())
+@settings(max_examples=400)
+def test_both_ways_tell_the_same(several: list[Request], reads: bool) -> None:
+    """Any sequence of requests, each twice so that plans are used: the same answers, the same events."""
+    compared([one for one in several for _ in range(2)], log_successful_reads=reads)
+
+
+@needs_native
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("method", ["GET", "PUT", "POST"])
+def test_plain_requests_go_by_a_plan(route: str, method: str) -> None:
+    """After the first of its kind a request goes the compiled way, or is of a kind that never does."""
+    plain = [Request(method, route, value) for value in ("1", "2-a", "3")]
+    packed = compared(plain, log_successful_reads=True).packed
+    # The user's id is the handler's to tell; the name of the parameter is a secret's; what it is about is in the path.
+    never = route == "/register" or route in {"/reset/{token}", "/", "/{word}"}
+    assert packed == (0 if never and (route != "/register" or method == "POST") else packed)
+    if route in {"/api/nodes/{node_id}", "/users/{user}/keys/{key_id}", "/admin/jobs/{job}"}:
+        assert packed == 2
+
+
+@needs_native
+def test_a_secret_in_the_path_is_never_planned() -> None:
+    """Not even after a value that there was no need to mask."""
+    zero, secret = (
+        Request("PUT", "/reset/{token}", "0", more={"path_params": {"token": 0}}),
+        Request("PUT", "/reset/{token}", "42"),
+    )
+    kept = compared([zero, secret, secret])
+    assert kept.packed == 0
+    assert kept.events()[1]["request_path"] == "/reset/[redacted]"
+
+
+@needs_native
+def test_what_is_not_recorded_has_a_plan_too() -> None:
+    """Successful reads."""
+    kept = compared([Request("GET"), Request("GET", value="7")])
+    assert kept.payloads == []
+
+
+@needs_native
+@pytest.mark.parametrize(
+    "second",
+    [
+        Request(value="admin"), Request(value="x"), Request(more={"query_string": b"a=1"}), Request(status=403),
+        Request(happens="enriched"), Request(happens="bound"), Request(happens="user"), Request(happens="raises"),
+        Request(happens="goes away"), Request(more={"user": "bob"}), Request(more={"root_path": "/v1"}),
+        Request(headers=((b"user-agent", b"a\x00b"),)), Request(headers=((b"authorization", b"Bearer x"),)),
+        Request(headers=((b"user-agent", b"x" * 1025),)), Request(path="/api/nodes/42/"), Request(method="POST"),
+        Request(more={"path_params": {"node_id": "9" * 256}}), Request(more={"client": ("x" * 65, 1)}),
+    ],
+)  # fmt: skip
+def test_what_is_not_plain_goes_through_python(second: Request) -> None:
+    """A plan is for its own kind only, and for a request that brings nothing of its own."""
+    assert compared([Request(), second]).packed == 0
+    assert compared([Request(), second, Request()]).packed == 1
+
+
+@needs_native
+def test_plain_requests_leave_nothing_behind() -> None:
+    """Neither objects nor references: twenty thousand requests, and as many blocks as before."""
+    kept = Kept(load(jwt_secret=SECRET))
+    one = Request(headers=((b"user-agent", b"curl/8"), (b"authorization", b"Bearer " + TOKEN)))
+    app = AuditMiddleware(one.app, service=kept)
+
+    async def receive() -> Any:
+        """Nobody asks."""
+
+    async def send(message: Any) -> None:
+        """Nobody listens."""
+
+    async def repeat(count: int) -> None:
+        for _ in range(count):
+            await app(one.scope(), receive, send)
+            kept.payloads.clear()
+
+    asyncio.run(repeat(1_000))
+    watched = (None, ANONYMOUS, True, False, watch.HEADER, "", Seen)
+    before, blocks = [sys.getrefcount(each) for each in watched], sys.getallocatedblocks()
+    asyncio.run(repeat(20_000))
+    assert sys.getallocatedblocks() - blocks < 500
+    assert all(abs(sys.getrefcount(each) - was) < 500 for each, was in zip(watched, before, strict=True))
+    assert kept.packed > 20_000
+
+
+@needs_native
+def test_whatever_seen_is_given() -> None:
+    """Wrong arguments are exceptions, objects of other kinds are somebody else's to handle; neither is a crash."""
+    nobody: Any = None
+    hostile: list[Any] = [None, 0, "", b"", (), [], {}, object(), SimpleNamespace(), {"type": "http"}, float("nan")]
+    for one in hostile:
+        with pytest.raises((TypeError, KeyError)):
+            Seen(one, one, one, one, one) if one != {"type": "http"} else Seen(one)  # type: ignore[call-arg]
+        for function in (native.fingerprint, native.key):
+            if type(one) is not bytes or function is native.key:
+                with pytest.raises((TypeError, ValueError)):
+                    function(one)
+        for other in hostile:
+            assert native.fits(one, other) in (True, False)
+            with pytest.raises((TypeError, OverflowError, BufferError, IndexError)):
+                native.put_frame(one, other, one, other, one)
+    for name in Request().scope():
+        for one in [*hostile, [(1, 2)], [b"x"], [("a", "b")], [(b"a",)], {"user_id": 1}]:
+            scope: Any = Request().scope() | {name: one} if name != "type" else Request().scope()
+            seen = Seen(scope, nobody, nobody, nobody, Complaints())
+            assert seen.read(frozenset(), (), None) in (True, False)
+            assert seen.note({"type": "http.response.start", "status": 200, "headers": one}) is None or one == []
+            for message in (one, {"type": one}, {"type": "http.response.body", "more_body": one}):
+                seen.complete = True
+                seen.note(message)
+            copy_context().run(seen.bind)
+            for plan in (None, (), (1, 2, 3), ("a", b"", None), (1, b"\x00", None, None), (9, b"", "node_id")):
+                seen.status = 200
+                key = (ROUTES[0], "PUT", 200)
+                assert seen.pack({key: plan}) is None or plan == (9, b"", "node_id")  # type: ignore[dict-item]
+    del seen.scope
+    for broken in (seen, Seen.__new__(Seen)):
+        for name, arguments in (("read", (frozenset(), (), None)), ("bind", ()), ("note", ({},)), ("pack", ({},))):
+            with pytest.raises(TypeError, match="not a whole Seen"):
+                getattr(broken, name)(*arguments)
+
+
+# --- the rest ---------------------------------------------------------------------------------------------------------
+
+
+@needs_native
+@given(
+    st.binary(max_size=700), st.integers(0, 2**64 - 1), st.integers(0, 2**32), st.integers(0, 511).map(lambda n: n * 8)
+)
+def test_frames(payload: bytes, number: int, generation: int, offset: int) -> None:
+    """The same bytes in the same place, and nothing beside it."""
+    expected = bytearray(b"\xaa" * 8192)
+    frame = encode_frame(payload, number, generation, offset)
+    expected[offset : offset + len(frame)] = frame
+    with mmap.mmap(-1, 8192) as place:
+        place[:] = b"\xaa" * 8192
+        native.put_frame(place, payload, number, generation, offset)
+        assert place[:] == expected
+
+
+@needs_native
+def test_a_frame_that_does_not_fit() -> None:
+    """Is refused before a byte of it is written."""
+    with mmap.mmap(-1, 4096) as place:
+        for offset, size in ((4096 - 24, 9), (4096, 0), (5000, 1), (-8, 1), (0, 4096), (2**62, 8)):
+            with pytest.raises(IndexError):
+                native.put_frame(place, b"x" * size, 0, 0, offset)
+        assert place[:] == bytes(4096)
+        native.put_frame(place, b"x" * 8, 0, 0, 4096 - 24)
+    with pytest.raises(ValueError, match="closed"):
+        native.put_frame(place, b"x", 0, 0, 0)
+
+
+@needs_native
+@given(
+    st.from_regex(r"\A(/[a-z0-9. -]{0,4}|/\{[a-z]{1,3}\}){0,4}\Z"), st.from_regex(r"\A(/[a-zA-F0-9. -]{0,4}){0,4}\Z")
+)
+def test_what_fits_a_template(template: str, path: str) -> None:
+    """As a regular expression says it."""
+    pattern = re.sub(r"\\{\w+\\}", "[0-9a-fA-F-]+(?=/|$)", re.escape(template))
+    assert native.fits(path, template) == (re.fullmatch(pattern, path) is not None)
+
+
+@needs_native
+def test_fingerprints_are_siphash() -> None:
+    """The vectors of SipHash-2-4 with 128 bits (github.com/veorq/SipHash, vectors.h); and the key is not that one."""
+    own = native.fingerprint(b"")
+    script = (
+        "from indelible import _native as n; n.key(bytes(range(16)));"
+        "print(n.fingerprint(b'').hex(), n.fingerprint(b'\\0').hex())"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split()
+    assert told == ["a3817f04ba25a8e66df67214c7550293", "da87c1d86b99af44347659119b22fc45"]
+    assert own.hex() not in told
+    headers = [uuid4().bytes * n for n in range(200)]
+    assert len({native.fingerprint(each) for each in headers}) == 200
+
+
+def test_python_alone() -> None:
+    """Where nothing is compiled the same tests hold."""
+    if os.environ.get("INDELIBLE_PURE") == "1":
+        return
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    tests = ["tests/capture", "tests/test_journal.py", "--deselect", "tests/capture/test_native.py"]
+    environment = {**os.environ, "INDELIBLE_PURE": "1"}
+    done = subprocess.run([*command, *tests], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
