@@ -1,4 +1,4 @@
-/* The request path of a plain request, in C: what indelible.native falls back from, and to.
+/* The request path of plain requests, and the journal's frames; see indelible.native.
  *
  * A plain request is what almost every request is: HTTP, answered without an exception, by a route whose event has been
  * worked out in Python before (a plan), about nothing that needs redaction, and without anything of its handler's own.
@@ -114,6 +114,10 @@ seen_init(Seen *self, PyObject *args, PyObject *kwargs)
     }
     if (!PyArg_UnpackTuple(args, "Seen", 5, 5, &scope, &receive, &send, &write, &complaints))
         return -1;
+    if (record_type == NULL) {
+        PyErr_SetString(PyExc_RuntimeError, "prepare() comes first");
+        return -1;
+    }
     PyObject *kind = PyObject_GetItem(scope, s_type);
     if (kind == NULL)
         return -1;
@@ -176,7 +180,7 @@ lookup(PyObject *dict, PyObject *key)
 static int
 is_printable_ascii(PyObject *text)
 {
-    if (!PyUnicode_CheckExact(text) || PyUnicode_READY(text) || !PyUnicode_IS_ASCII(text))
+    if (!PyUnicode_CheckExact(text) || !PyUnicode_IS_ASCII(text))
         return 0;
     const Py_UCS1 *at = PyUnicode_1BYTE_DATA(text), *end = at + PyUnicode_GET_LENGTH(text);
     for (; at < end; at++)

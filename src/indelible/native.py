@@ -6,15 +6,16 @@ import os
 from importlib import import_module
 from typing import Any, Final
 
+#: Whether it may be used: ``INDELIBLE_PURE=1`` asks for Python alone. Read here, where there are no settings yet.
+wanted: Final = os.environ.get("INDELIBLE_PURE") != "1"
+
 
 def _compiled() -> Any:
-    if os.environ.get("INDELIBLE_PURE") == "1":
-        return None
     try:
         return import_module("indelible._native")
     except ImportError:  # nothing could be compiled where this was installed
         return None
 
 
-#: The compiled module; None where it was not compiled, and where ``INDELIBLE_PURE=1`` asks for Python alone.
-native: Final = _compiled()
+#: The compiled module, or None.
+native: Final = _compiled() if wanted else None

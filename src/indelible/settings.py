@@ -6,7 +6,7 @@ import difflib
 import ipaddress
 import os
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -202,13 +202,17 @@ def load(**values: object) -> Settings:
         raise ConfigurationError(f"wrong settings: {wrong}", hint="docs/reference/settings.md lists them") from None
 
 
+#: Variables that are read before there are settings: indelible.native.
+_ELSEWHERE: Final = frozenset(("pure",))
+
+
 def unknown_variables() -> dict[str, str]:
     """Variables of the environment that look like settings and are none, each with the one that is meant, or ``""``."""
     prefix = "INDELIBLE_"
     found: dict[str, str] = {}
     for variable in sorted(os.environ):
         name = variable.upper().removeprefix(prefix).lower()
-        if variable.upper().startswith(prefix) and name not in Settings.model_fields:
+        if variable.upper().startswith(prefix) and name not in Settings.model_fields and name not in _ELSEWHERE:
             close = difflib.get_close_matches(name, Settings.model_fields, 1)
             found[variable] = prefix + close[0].upper() if close else ""
     return found

@@ -165,9 +165,9 @@ def spoken(request: Request, app: Callable[..., Awaitable[None]]) -> tuple[Any, 
     return sent, raised, scope.get("state")
 
 
-def compared(requests: list[Request], **options: Any) -> Kept:
+def compared(requests: list[Request], *, name: str = "tests", **options: Any) -> Kept:
     """Both ways tell the same of each request, whatever came before it; returns the compiled one's events."""
-    loaded = load(jwt_secret=SECRET, service_name="tests")
+    loaded = load(jwt_secret=SECRET, service_name=name)
     told: list[tuple[Any, Kept]] = []
     for kind in (Pure, Seen):
         kept = Kept(loaded)
@@ -265,6 +265,15 @@ def test_a_secret_in_the_path_is_never_planned() -> None:
     kept = compared([zero, secret, secret])
     assert kept.packed == 0
     assert kept.events()[1]["request_path"] == "/reset/[redacted]"
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("name", "method"), [("a\0b", "PUT"), ("näme", "PUT"), ("tests", "M" * 100), ("tests", "A\0B")]
+)
+def test_what_no_event_can_hold_is_never_planned(name: str, method: str) -> None:
+    """A service's name or a method that is too long, or has a NUL, is cleaned for each event."""
+    assert compared([Request(method), Request(method)], name=name).packed == 0
 
 
 @needs_native

@@ -9,10 +9,14 @@ are no plans.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
+
+import msgspec
 
 from indelible.capture.resources import parse_template
 from indelible.directory import encode_fields
+from indelible.events import AuditEvent
 from indelible.native import native
 
 if TYPE_CHECKING:
@@ -70,4 +74,14 @@ def learn(plans: Plans, seen: Seen, redactor: Redactor, source: str | None, fiel
     common: dict[str, object] = {name: value for name, value in fields.items() if name in _COMMON}
     if source is not None:
         common["source"] = source
-    plans[key] = len(common), encode_fields(common)[_HEAD:], parameter
+    if _holds(common):
+        plans[key] = len(common), encode_fields(common)[_HEAD:], parameter
+
+
+def _holds(common: Mapping[str, object]) -> bool:
+    """Whether an event can hold these values as they are: within their bounds, plain text and without NUL."""
+    try:
+        msgspec.convert({**common, "id": bytes(16), "timestamp": 0}, AuditEvent)
+    except msgspec.ValidationError:
+        return False
+    return not any("\0" in value or not value.isascii() for value in common.values() if isinstance(value, str))

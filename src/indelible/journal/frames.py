@@ -7,8 +7,9 @@ import mmap
 import os
 import struct
 import sys
+from collections.abc import Callable
 from enum import IntEnum
-from typing import Final
+from typing import Final, cast
 from zlib import crc32
 
 import msgspec
@@ -144,16 +145,17 @@ class _Written:
         pass
 
 
-#: ``put_frame`` for a file that is mapped.
-put_mapped_frame: Final = put_frame if native is None else native.put_frame
-
-
 def mapped(fd: int, size: int) -> mmap.mmap | _Written:
     """A shared, writable map of the file, or what stands in for it where the file system refuses."""
     try:
         return mmap.mmap(fd, size)
     except OSError:
         return _Written(fd)
+
+
+def putting(place: mmap.mmap | _Written) -> Callable[..., None]:
+    """What writes frames there: ``put_frame``, or the same in C."""
+    return put_frame if native is None or isinstance(place, _Written) else cast("Callable[..., None]", native.put_frame)
 
 
 class Header:

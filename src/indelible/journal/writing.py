@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import mmap
 import os
 import shutil
 import threading
@@ -28,8 +27,7 @@ from indelible.journal.frames import (
     file_name,
     mapped,
     padded,
-    put_frame,
-    put_mapped_frame,
+    putting,
 )
 from indelible.journal.intents import Intents
 
@@ -56,7 +54,7 @@ class _DataFile:
             # call, which lets go of the interpreter meanwhile; a touch of the map does not.
             os.pwrite(self.fd, b"\0", 0)
             self.map = mapped(self.fd, size)
-            self.put = put_mapped_frame if isinstance(self.map, mmap.mmap) else put_frame
+            self.put = putting(self.map)
         except BaseException:
             os.close(self.fd)
             raise
