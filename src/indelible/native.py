@@ -18,4 +18,4 @@ def _compiled() -> Any:
 
 
 #: The compiled module, or None.
-native: Final = _compiled() if wanted else None
+native: Final[Any] = _compiled() if wanted else None
