@@ -68,9 +68,8 @@ def filters(draw: st.DrawFn) -> Filter:
 @st.composite
 def cursors(draw: st.DrawFn) -> tuple[Cursor, str]:
     sort_by = draw(st.sampled_from(SORT_FIELDS))
-    value: st.SearchStrategy[Any] = (
-        TIMES if sort_by == "timestamp" else st.text(st.characters(codec="utf-8", exclude_characters="\0"))
-    )
+    texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
+    value: st.SearchStrategy[Any] = TIMES if sort_by == "timestamp" else texts
     if sort_by in NULLABLE_SORT_FIELDS:
         value |= st.none()
     return Cursor(draw(value), draw(st.integers(0, MAX_SEQ))), sort_by
