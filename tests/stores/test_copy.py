@@ -8,6 +8,7 @@ import psycopg
 import pytest
 from psycopg.pq import TransactionStatus
 
+from indelible import pacing
 from indelible.stores.pgconnection import WritingConnection
 from indelible.stores.pgcopy import copy_in
 
@@ -53,8 +54,12 @@ def test_parts_are_made_while_the_server_works(connection: WritingConnection) ->
     assert statuses == [TransactionStatus.IDLE, *[TransactionStatus.ACTIVE] * 3]
 
 
-def test_small_parts_share_a_copy(connection: WritingConnection) -> None:
-    """Nothing is sent before there are 250 rows; the next 250 are gathered while the server works."""
+@pytest.mark.parametrize(("rows_at_once", "first"), [(None, 25), (50, 25), (49, 1), (15, 1)])
+def test_small_parts_share_a_copy(
+    connection: WritingConnection, monkeypatch: pytest.MonkeyPatch, rows_at_once: int | None, first: int
+) -> None:
+    """Nothing is sent before there are 250 rows, but where an event loop is near; the next are made while the server works."""
+    monkeypatch.setattr(pacing, "_PAUSE", 0.0)
     statuses: list[TransactionStatus] = []
 
     def parts() -> Iterator[list[tuple[int, str | None]]]:
@@ -62,8 +67,9 @@ def test_small_parts_share_a_copy(connection: WritingConnection) -> None:
             statuses.append(connection.info.transaction_status)
             yield part
 
-    copy_in(connection, STATEMENT, ["int8", "text"], parts())
-    assert statuses == [TransactionStatus.IDLE] * 25 + [TransactionStatus.ACTIVE] * 35
+    with pacing.beside_others(rows_at_once):
+        copy_in(connection, STATEMENT, ["int8", "text"], parts())
+    assert statuses == [TransactionStatus.IDLE] * first + [TransactionStatus.ACTIVE] * (60 - first)
 
 
 @pytest.mark.parametrize("bad", [0, 1, 2])
