@@ -58,7 +58,7 @@ def test_parts_are_made_while_the_server_works(connection: WritingConnection) ->
 def test_small_parts_share_a_copy(
     connection: WritingConnection, monkeypatch: pytest.MonkeyPatch, rows_at_once: int | None, first: int
 ) -> None:
-    """Nothing is sent before there are 250 rows, but where an event loop is near; the next are made while the server works."""
+    """Nothing is sent before there are 250 rows, but where an event loop is near; the next are made meanwhile."""
     monkeypatch.setattr(pacing, "_PAUSE", 0.0)
     statuses: list[TransactionStatus] = []
 
