@@ -25,12 +25,15 @@ class Compile(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and put what came of it into the wheel, or for an editable install beside its source."""
-        if os.environ.get("INDELIBLE_PURE") == "1":
-            return
         source = Path(self.root, "src", "indelible", "_native.c")
         name = f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
-        made = Path(tempfile.mkdtemp(prefix="indelible-build-"), name)
-        if why := _compile(source, made):
+        if version == "editable":
+            # What an installation before has left must not stand for what could not be made now.
+            source.with_name(name).unlink(missing_ok=True)
+        if os.environ.get("INDELIBLE_PURE") == "1":
+            return
+        self._made = Path(tempfile.mkdtemp(prefix="indelible-build-"), name)
+        if why := _compile(source, self._made):
             self.app.display_warning(f"not compiled, Python will do it, slower: {why}")
             return
         build_data["pure_python"] = False
@@ -38,10 +41,15 @@ class Compile(BuildHookInterface):
         if version == "editable":
             # In one step: processes that run have the one that was there.
             fresh = source.with_name(f".{name}.new")
-            shutil.copyfile(made, fresh)
+            shutil.copyfile(self._made, fresh)
             fresh.replace(source.with_name(name))
         else:
-            build_data["force_include"][str(made)] = f"indelible/{name}"
+            build_data["force_include"][str(self._made)] = f"indelible/{name}"
+
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
+        """Take away what is in the wheel by now."""
+        if (made := getattr(self, "_made", None)) is not None:
+            shutil.rmtree(made.parent, ignore_errors=True)
 
 
 def _compile(source: Path, module: Path) -> str:
@@ -50,6 +58,8 @@ def _compile(source: Path, module: Path) -> str:
     flags = ["-O2", "-fPIC", "-shared", f"-I{sysconfig.get_path('include')}"]
     if sys.platform == "darwin":
         flags += ["-undefined", "dynamic_lookup"]
+    if shutil.which(compiler[0]) is None:
+        compiler = ["cc"]
     try:
         done = subprocess.run(
             [*compiler, *flags, str(source), "-o", str(module)], capture_output=True, text=True, check=False

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import venv
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -124,6 +126,34 @@ def test_the_wheel_is_complete(wheel: Path) -> None:
     assert "tests/" not in names
 
 
+@pytest.mark.parametrize(
+    ("environment", "compiled"), [({}, True), ({"CC": "false"}, False), ({"INDELIBLE_PURE": "1"}, False)]
+)
+def test_the_wheel_is_compiled_where_it_can_be(tmp_path: Path, environment: dict[str, str], compiled: bool) -> None:
+    """Without a compiler, or where that is asked for, the wheel is one for every machine. The tree is left as it was."""
+    before = sorted((ROOT / "src" / "indelible").glob("*.so"))
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, check=True
+    )
+    (built,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(built) as wheel:
+        modules = [name for name in wheel.namelist() if name.endswith((".so", ".c"))]
+    assert built.name.endswith("-py3-none-any.whl") is not compiled
+    assert len(modules) == compiled
+    assert ("not compiled" in done.stdout + done.stderr) is (environment.get("CC") == "false")
+    assert sorted((ROOT / "src" / "indelible").glob("*.so")) == before
+
+
+def test_a_module_of_another_version_is_not_used() -> None:
+    """What an older installation has left beside newer code."""
+    code = (
+        "import sys, types; sys.modules['indelible._native'] = types.SimpleNamespace(VERSION=0)\n"
+        "from indelible.native import native; print(native)"
+    )
+    assert python("-c", code, cwd=ROOT).strip() == "None"
+
+
 def test_a_missing_extra_names_the_command(installed: Path, tmp_path: Path) -> None:
     """Without its extra, a module fails with an error that says what to install."""
     for module, extra in (
@@ -177,6 +207,8 @@ def test_the_container_files_fit_the_repository() -> None:
     for sources in re.findall(r"^COPY (?:--chown=\w+ )?([^-\n].*) \S+$", dockerfile, re.MULTILINE):
         for source in sources.split():
             assert (ROOT / source).exists(), source
+    assert "hatch_build.py" in dockerfile
+    assert "**/*.so" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
 def test_skips_are_listed_but_not_expected_failures() -> None:

@@ -31,6 +31,9 @@ static PyObject *s_start, *s_body, *header_name, *empty;
 /* Given by prepare(). */
 static PyObject *bound_var, *request_var, *nothing, *uuid7, *record_type, *anonymous;
 
+/* What indelible.native asks for: to be counted up with every change that the Python side can tell. */
+#define VERSION 1
+
 #define MAX_AGENT 1024
 #define MAX_KEY 255
 #define MAX_ADDRESS 64
@@ -347,7 +350,7 @@ plain_user(Seen *self, PyObject **user)
         return 0;
     *user = PyObject_GetAttr(self->identity, s_user_id);
     if (*user == NULL) {
-        PyErr_Clear();
+        PyErr_Clear(); /* a dataclass of ours: what it lacks is an AttributeError */
         return 0;
     }
     if (*user != Py_None && !PyUnicode_CheckExact(*user)) {
@@ -417,11 +420,15 @@ with_header(Seen *self, PyObject *message)
             return Py_NewRef(message);
     }
     PyObject *value = PyUnicode_AsASCIIString(self->correlation_id);
-    PyObject *pair = value == NULL ? NULL : PyTuple_Pack(2, header_name, value);
-    PyObject *longer = PyList_GetSlice(headers, 0, size), *copy = PyDict_Copy(message);
+    if (value == NULL) {
+        PyErr_Clear();
+        return NULL;
+    }
+    PyObject *pair = PyTuple_Pack(2, header_name, value);
+    PyObject *longer = pair == NULL ? NULL : PyList_GetSlice(headers, 0, size);
+    PyObject *copy = longer == NULL ? NULL : PyDict_Copy(message);
     Py_XDECREF(value);
-    if (pair == NULL || longer == NULL || copy == NULL || PyList_Append(longer, pair) ||
-        PyDict_SetItem(copy, s_headers, longer))
+    if (copy != NULL && (PyList_Append(longer, pair) || PyDict_SetItem(copy, s_headers, longer)))
         Py_CLEAR(copy);
     Py_XDECREF(pair);
     Py_XDECREF(longer);
@@ -562,13 +569,14 @@ is_hex(char c)
 static int
 fits(const char *path, const char *template)
 {
+    const char *first = path;
     while (*template) {
         if (*template != '{') {
             if (*path++ != *template++)
                 return 0;
             continue;
         }
-        if (!is_hex(*path))
+        if (!is_hex(*path) || path == first || path[-1] != '/')
             return 0;
         while (is_hex(*path))
             path++;
@@ -582,17 +590,28 @@ fits(const char *path, const char *template)
     return *path == 0;
 }
 
-/* The route's template, a new reference; NULL without an exception where there is none, or another framework's. */
+/* Clear what was raised, unless it is meant to end the process or the task: then 0. */
+static int
+forgiven(void)
+{
+    if (PyErr_Occurred() && !PyErr_ExceptionMatches(PyExc_Exception))
+        return 0;
+    PyErr_Clear();
+    return 1;
+}
+
+/* The route's template, a new reference; NULL where there is none, or another framework's. */
 static PyObject *
 template_of(PyObject *scope)
 {
     PyObject *route = lookup(scope, s_route), *template;
     if (route == NULL || route == Py_None || lookup(scope, s_path_template) != NULL)
         return NULL;
+    /* It may be a property. */
+    Py_INCREF(route);
     template = PyObject_GetAttr(route, s_path_format);
-    if (template == NULL)
-        PyErr_Clear();
-    else if (!PyUnicode_CheckExact(template))
+    Py_DECREF(route);
+    if (template != NULL && !PyUnicode_CheckExact(template))
         Py_CLEAR(template);
     return template;
 }
@@ -640,9 +659,9 @@ seen_pack(Seen *self, PyObject *plans)
     if (!PyDict_CheckExact(plans) || !is_plain(self))
         Py_RETURN_NONE;
     /* Held: Python runs in between, if only to collect garbage. */
-    PyObject *shown = Py_NewRef(self->shown), *seen_agent = Py_NewRef(self->user_agent);
+    PyObject *scope = Py_NewRef(self->scope), *shown = Py_NewRef(self->shown), *seen_agent = Py_NewRef(self->user_agent);
     PyObject *seen_address = Py_NewRef(self->ip_address), *seen_correlation = Py_NewRef(self->correlation_id);
-    PyObject *method = Py_XNewRef(lookup(self->scope, s_method)), *template = template_of(self->scope);
+    PyObject *method = Py_XNewRef(lookup(scope, s_method)), *template = template_of(scope);
     PyObject *plan = NULL, *user = NULL, *resource = NULL, *event_id = NULL, *id_bytes = NULL, *payload = NULL;
 
     if (method == NULL || template == NULL)
@@ -681,9 +700,15 @@ seen_pack(Seen *self, PyObject *plans)
         (seen_address != Py_None && (address = plain_text(seen_address, MAX_ADDRESS, &address_size)) == NULL) ||
         (correlation = plain_text(seen_correlation, MAX_CORRELATION, &correlation_size)) == NULL)
         goto not_plain;
-    if (parameter != Py_None) {
-        PyObject *params = lookup(self->scope, s_path_params);
-        PyObject *value = params == NULL || !PyDict_CheckExact(params) ? NULL : lookup(params, parameter);
+    PyObject *params = lookup(scope, s_path_params);
+    if (params != NULL && params != Py_None && !PyDict_CheckExact(params))
+        goto not_plain;
+    if (parameter == Py_None) {
+        if (params != NULL && params != Py_None && PyDict_GET_SIZE(params))
+            goto not_plain;
+    }
+    else {
+        PyObject *value = params == NULL || params == Py_None ? NULL : lookup(params, parameter);
         if (value == NULL || !(PyUnicode_CheckExact(value) || PyLong_CheckExact(value)))
             goto not_plain;
         resource = PyObject_Str(value);
@@ -730,9 +755,9 @@ seen_pack(Seen *self, PyObject *plans)
     goto done;
 
 not_plain:
-    PyErr_Clear();
-    payload = Py_NewRef(Py_None);
+    payload = forgiven() ? Py_NewRef(Py_None) : NULL;
 done:
+    Py_DECREF(scope);
     Py_DECREF(shown);
     Py_DECREF(seen_agent);
     Py_DECREF(seen_address);
@@ -987,7 +1012,7 @@ PyInit__native(void)
     empty = PyUnicode_FromString("");
     PyObject *module = PyModule_Create(&module_def), *type = PyType_FromSpec(&seen_spec);
     if (module == NULL || type == NULL || s_start == NULL || s_body == NULL || header_name == NULL || empty == NULL ||
-        PyModule_AddObject(module, "Seen", type))
+        PyModule_AddIntConstant(module, "VERSION", VERSION) || PyModule_AddObject(module, "Seen", type))
         return NULL;
     return module;
 }

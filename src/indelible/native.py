@@ -8,13 +8,16 @@ from typing import Any, Final
 
 #: Whether it may be used: ``INDELIBLE_PURE=1`` asks for Python alone. Read here, where there are no settings yet.
 wanted: Final = os.environ.get("INDELIBLE_PURE") != "1"
+#: Of the module that this code was written with. Another one was left by an installation before.
+_VERSION: Final = 1
 
 
 def _compiled() -> Any:
     try:
-        return import_module("indelible._native")
+        module = import_module("indelible._native")
     except ImportError:  # nothing could be compiled where this was installed
         return None
+    return module if module.VERSION == _VERSION else None
 
 
 #: The compiled module, or None.

@@ -18,6 +18,7 @@ from indelible.capture.resources import parse_template
 from indelible.directory import encode_fields
 from indelible.events import AuditEvent
 from indelible.native import native
+from indelible.redaction.text import suspicious
 
 if TYPE_CHECKING:
     from indelible.capture.watch import Seen
@@ -49,6 +50,7 @@ def learn(plans: Plans, seen: Seen, redactor: Redactor, source: str | None, fiel
         or type(status) is not int
         or type(template) is not str
         or len(plans) >= _MOST
+        or seen.path != seen.shown
         or not native.fits(seen.shown, template)
     ):
         return
@@ -68,6 +70,7 @@ def learn(plans: Plans, seen: Seen, redactor: Redactor, source: str | None, fiel
         or fields["resource_id"] != (None if parameter is None else parameters.get(parameter))
         # Something in the path was masked, or would be of another value.
         or fields["request_path"] != seen.shown
+        or suspicious(seen.shown)
         or redactor.path_secrets(dict.fromkeys(parameters, "value"))
     ):
         return

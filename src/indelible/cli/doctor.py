@@ -107,7 +107,10 @@ def _request_path() -> tuple[str, str]:
         return "compiled", ""
     if not wanted:
         return "in Python: INDELIBLE_PURE=1", ""
-    return "in Python, some 30 µs a request slower", "to compile it, install again where there is a C compiler"
+    return (
+        "in Python, some 30 µs a request slower",
+        "to compile it, install again where there is a C compiler, with --no-cache-dir",
+    )
 
 
 def _places(settings: Settings) -> Iterator[Check]:
