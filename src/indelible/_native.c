@@ -32,7 +32,7 @@ static PyObject *s_start, *s_body, *header_name, *empty;
 static PyObject *bound_var, *request_var, *nothing, *uuid7, *record_type, *anonymous;
 
 /* What indelible.native asks for: to be counted up with every change that the Python side can tell. */
-#define VERSION 1
+#define VERSION 2
 
 #define MAX_AGENT 1024
 #define MAX_KEY 255
@@ -646,11 +646,29 @@ is_plain(Seen *self)
     return bound == self->bound && is_empty_dict(self->record, s_fields) && is_empty_dict(self->record, s_metadata);
 }
 
+/* The first of several plans whose whole template the path fits, borrowed; NULL where none does. */
+static PyObject *
+plan_for(PyObject *plans, const char *path)
+{
+    Py_ssize_t shape_size;
+    for (Py_ssize_t at = 0; at < PyTuple_GET_SIZE(plans); at++) {
+        PyObject *plan = PyTuple_GET_ITEM(plans, at);
+        if (!PyTuple_CheckExact(plan) || PyTuple_GET_SIZE(plan) != 4 || !PyLong_CheckExact(PyTuple_GET_ITEM(plan, 1)) ||
+            !PyBytes_CheckExact(PyTuple_GET_ITEM(plan, 2)))
+            return NULL;
+        const char *shape = plain_text(PyTuple_GET_ITEM(plan, 0), MAX_PATH, &shape_size);
+        if (shape != NULL && fits(path, shape))
+            return plan;
+    }
+    return NULL;
+}
+
 /* pack(plans): the journal's payload for a plain request; b"" where a plan says that it is not recorded; None where there
  * is no plan, or the request is not plain.
  *
- * plans: (template, method, status) to (count, prefix, parameter): the number of fields that every such event has, their
- * encoding, and which path parameter is the resource's id, or None; count 0 is for what is not recorded. */
+ * plans: (template, method, status) to a tuple of (whole, count, prefix, parameter): the template from the root on, the
+ * number of fields that every such event has, their encoding, and which path parameter is the resource's id, or None;
+ * count 0 is for what is not recorded. */
 static PyObject *
 seen_pack(Seen *self, PyObject *plans)
 {
@@ -662,25 +680,24 @@ seen_pack(Seen *self, PyObject *plans)
     PyObject *scope = Py_NewRef(self->scope), *shown = Py_NewRef(self->shown), *seen_agent = Py_NewRef(self->user_agent);
     PyObject *seen_address = Py_NewRef(self->ip_address), *seen_correlation = Py_NewRef(self->correlation_id);
     PyObject *method = Py_XNewRef(lookup(scope, s_method)), *template = template_of(scope);
-    PyObject *plan = NULL, *user = NULL, *resource = NULL, *event_id = NULL, *id_bytes = NULL, *payload = NULL;
+    PyObject *several = NULL, *plan = NULL, *user = NULL, *resource = NULL, *event_id = NULL, *id_bytes = NULL, *payload = NULL;
 
     if (method == NULL || template == NULL)
         goto not_plain;
     PyObject *key = PyTuple_Pack(3, template, method, self->status);
     if (key == NULL)
         goto not_plain;
-    plan = Py_XNewRef(lookup(plans, key));
+    several = Py_XNewRef(lookup(plans, key));
     Py_DECREF(key);
-    if (plan == NULL || !PyTuple_CheckExact(plan) || PyTuple_GET_SIZE(plan) != 3 ||
-        !PyLong_CheckExact(PyTuple_GET_ITEM(plan, 0)) || !PyBytes_CheckExact(PyTuple_GET_ITEM(plan, 1)))
-        goto not_plain;
-    long fields = PyLong_AsLong(PyTuple_GET_ITEM(plan, 0));
-    PyObject *prefix = PyTuple_GET_ITEM(plan, 1), *parameter = PyTuple_GET_ITEM(plan, 2);
 
-    const char *path, *shape, *who = NULL, *agent = NULL, *address = NULL, *correlation, *id = NULL;
-    Py_ssize_t path_size, shape_size, correlation_size, who_size = 0, agent_size = 0, address_size = 0, id_size = 0;
-    if (fields < 0 || fields > 64 || (path = plain_text(shown, MAX_PATH, &path_size)) == NULL ||
-        (shape = plain_text(template, MAX_PATH, &shape_size)) == NULL || !fits(path, shape) || !plain_user(self, &user))
+    const char *path, *who = NULL, *agent = NULL, *address = NULL, *correlation, *id = NULL;
+    Py_ssize_t path_size, correlation_size, who_size = 0, agent_size = 0, address_size = 0, id_size = 0;
+    if (several == NULL || !PyTuple_CheckExact(several) || (path = plain_text(shown, MAX_PATH, &path_size)) == NULL ||
+        (plan = Py_XNewRef(plan_for(several, path))) == NULL)
+        goto not_plain;
+    long fields = PyLong_AsLong(PyTuple_GET_ITEM(plan, 1));
+    PyObject *prefix = PyTuple_GET_ITEM(plan, 2), *parameter = PyTuple_GET_ITEM(plan, 3);
+    if (fields < 0 || fields > 64 || !plain_user(self, &user))
         goto not_plain;
     if (user == Py_None) {
         /* Why a token was not believed is told in the metadata. */
@@ -764,6 +781,7 @@ done:
     Py_DECREF(seen_correlation);
     Py_XDECREF(method);
     Py_XDECREF(template);
+    Py_XDECREF(several);
     Py_XDECREF(plan);
     Py_XDECREF(user);
     Py_XDECREF(resource);

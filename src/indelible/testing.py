@@ -22,7 +22,7 @@ from indelible.ports import Finding, Head, Page, Segment, StoredCheckpoint
 from indelible.queries import FACETS, FACETS_CAP, Count, Cursor, Facets, Filter, Query, Stats, bucket_width
 from indelible.queries.addresses import network, within
 from indelible.rendering import FIELDS
-from indelible.service import AuditService, EventFields
+from indelible.service import AuditService
 from indelible.settings import Settings, load
 
 __all__ = ["CapturedEvents", "MemoryStore", "capture_events"]
@@ -48,10 +48,9 @@ class _CapturingService(AuditService):
         super().__init__(MemoryStore(), settings)
         self._captured = events
 
-    def _offer(self, fields: EventFields, must: bool = False) -> tuple[UUID, int, None]:
-        event, payload = self._intake.take(fields)
+    def _keep(self, payload: bytes, at: int | None, must: bool = False) -> tuple[int, None]:
         self._captured.append(decode_event(payload))
-        return event.id, -1, None
+        return -1, None
 
     def open(self) -> None:
         """Nothing to open."""

@@ -17,9 +17,12 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+import httpx
 import jwt
 import msgspec
 import pytest
+from fastapi import APIRouter, FastAPI
+from fastapi import Request as HostRequest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,6 +37,7 @@ from indelible.journal import encode_frame
 from indelible.native import native
 from indelible.redaction import Redactor
 from indelible.settings import Settings, load
+from indelible.testing import CapturedEvents
 from tests.capture.conftest import SECRET
 
 ROOT = Path(__file__).parents[2]
@@ -167,7 +171,7 @@ def spoken(request: Request, app: Callable[..., Awaitable[None]]) -> tuple[Any, 
 
 def compared(requests: list[Request], *, name: str = "tests", **options: Any) -> Kept:
     """Both ways tell the same of each request, whatever came before it; returns the compiled one's events."""
-    loaded = load(jwt_secret=SECRET, service_name=name)
+    loaded = load(jwt_secret=SECRET, service_name=name, trusted_proxies=("192.0.2.0/24",))
     told: list[tuple[Any, Kept]] = []
     for kind in (Pure, Seen):
         kept = Kept(loaded)
@@ -202,7 +206,7 @@ NAMES = (
 )  # fmt: skip
 CONTENTS = (
     b"curl/8", b"", b"a\x00b", b"\xff\xe9", b"x" * 2000, b"Bearer " + TOKEN, b"Bearer nonsense", b"Basic abc", b"id-1",
-    b"not valid!",
+    b"not valid!", b"203.0.113.9, 192.0.2.8", b"unknown",
 )  # fmt: skip
 #: What a server, or the application, may leave in the scope beside what is usual.
 UNUSUAL: dict[str, tuple[Any, ...]] = {
@@ -283,11 +287,62 @@ def test_what_no_event_can_hold_is_never_planned(name: str, method: str) -> None
         (Request("PUT", "/sk_live_{node_id}", "1"), Request("PUT", "/sk_live_{node_id}", "0123456789ab")),
         (Request("PUT", "/admin/x/{node_id}", more={"root_path": "/admin"}), Request("PUT", "/admin/x/{node_id}")),
         (Request("PUT", "/api/nodes"), Request("PUT", "/api/nodes", more={"path_params": {"token": "nodes"}})),
+        (Request(path="/v1/api/nodes/42"), Request(path="/admin/api/nodes/42")),
+        (Request(path="/{x}/api/nodes/42"), Request(path="/7/api/nodes/42")),
+        (Request(path="/api/nodes/42"), Request(path="/x/api/nodes/42")),
     ],
 )
 def test_what_only_looks_alike(first: Request, second: Request) -> None:
     """A secret that is a part of a segment, another root, a parameter from elsewhere."""
     assert compared([first, second]).packed == 0
+
+
+@needs_native
+def test_an_included_router_has_plans_of_its_own() -> None:
+    """By the prefix that is in the path and not in the route's template; numbers in it may be others."""
+    places = ["/v1", "/v2", "/tenants/7", "", "/admin", "/sub/app"]
+    asked = [Request(path=f"{place}/api/nodes/{n}", value=str(n)) for place in places for n in (1, 2, 3)]
+    kept = compared([*asked, Request(path="/tenants/8/api/nodes/4", value="4")])
+    assert kept.packed == len(asked) - len(places) + 1
+    many = [Request(path=f"/x{n}/api/nodes/1") for n in range(20)]
+    assert compared([*many, *many]).packed == 8
+
+
+@needs_native
+async def test_a_fastapi_application_has_plans(events: CapturedEvents) -> None:
+    """Its own routes, those of routers in routers, and those of an application mounted in it."""
+    app, outer, inner, mounted = FastAPI(), APIRouter(prefix="/api"), APIRouter(prefix="/nodes"), FastAPI()
+
+    @app.put("/direct/{x}")
+    @inner.put("/{node_id}")
+    @mounted.put("/things/{thing}")
+    async def change(request: HostRequest) -> dict[str, str]:
+        """Something."""
+        return {}
+
+    outer.include_router(inner)
+    app.include_router(outer)
+    app.mount("/sub", mounted)
+    wrapped = AuditMiddleware(app)
+    composed: list[str] = []
+    python = wrapped._compose
+
+    def compose(setup: Any, seen: Any, error: Any) -> None:
+        composed.append(seen.path)
+        python(setup, seen, error)
+
+    wrapped._compose = compose  # type: ignore[method-assign]
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(wrapped), base_url="http://host") as client:
+        for n in range(4):
+            for path in ("/direct", "/api/nodes", "/sub/things"):
+                assert (await client.put(f"{path}/{n}")).status_code == 200
+    assert composed == ["/direct/0", "/api/nodes/0", "/sub/things/0"]
+    told = [(event.event_type, event.resource_type, event.resource_id, event.request_path) for event in events]
+    assert told[9:] == [
+        ("data_modify", "direct", "3", "/direct/3"),
+        ("data_modify", "node", "3", "/api/nodes/3"),
+        ("data_modify", "thing", "3", "/sub/things/3"),
+    ]
 
 
 @needs_native
@@ -385,10 +440,18 @@ def test_whatever_seen_is_given() -> None:
                 seen.complete = True
                 seen.note(message)
             copy_context().run(seen.bind)
-            for plan in (None, (), (1, 2, 3), ("a", b"", None), (1, b"\x00", None, None), (9, b"", "node_id")):
+            for plan in (
+                None,
+                1,
+                (1, 2, 3, 4),
+                ("", "a", b"", None),
+                (ROUTES[0], 1, "", None),
+                (ROUTES[0], 9, b"", "node_id"),
+            ):
                 seen.status = 200
-                key = (ROUTES[0], "PUT", 200)
-                assert seen.pack({key: plan}) is None or plan == (9, b"", "node_id")  # type: ignore[dict-item]
+                for several in (plan, (plan,), [plan]):
+                    told = seen.pack({(ROUTES[0], "PUT", 200): several})  # type: ignore[dict-item]
+                    assert told is None or plan[-1] == "node_id"  # type: ignore[index]
     del seen.scope
     for broken in (seen, Seen.__new__(Seen)):
         for name, arguments in (("read", (frozenset(), (), None)), ("bind", ()), ("note", ({},)), ("pack", ({},))):

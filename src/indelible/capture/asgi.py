@@ -180,7 +180,9 @@ class AuditMiddleware:
         scope[_MARK] = seen.record
         try:
             setup = self._current_setup()
-            if setup.proxies is None and seen.read(self._excluded, self._excluded_below, setup.identify):
+            if seen.read(self._excluded, self._excluded_below, setup.identify):
+                if setup.proxies is not None:
+                    self._look_behind(setup.proxies, seen)
                 return seen
         except Exception:  # noqa: BLE001, S110 - told below, where it happens again
             pass
@@ -203,14 +205,18 @@ class AuditMiddleware:
         seen.ip_address = str(client[0]) if client and client[0] else None
         try:
             setup = self._current_setup()
-            if setup.proxies is not None and seen.ip_address is not None:
-                forwarded = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
-                seen.ip_address = setup.proxies.client(seen.ip_address, forwarded)
+            if setup.proxies is not None:
+                self._look_behind(setup.proxies, seen)
             if setup.identify is not None:
                 seen.identity = setup.identify(headers.get(b"authorization"))
         except Exception as error:  # noqa: BLE001 - a wrong setting or an unreadable header must not cost the event
             self._complaints.tell("finding the client", error)
         return seen
+
+    def _look_behind(self, proxies: TrustedProxies, seen: Seen) -> None:
+        if seen.ip_address is not None:
+            forwarded = [value for name, value in seen.scope["headers"] if name == b"x-forwarded-for"]
+            seen.ip_address = proxies.client(seen.ip_address, forwarded)
 
     async def _ask_host(self, seen: Seen) -> None:
         assert self._identify is not None

@@ -9,6 +9,7 @@ are no plans.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
@@ -25,14 +26,18 @@ if TYPE_CHECKING:
     from indelible.redaction import Redactor
     from indelible.service import EventFields
 
-#: By route template, method and status: how many fields all such events have in common, their encoding without the head of
-#: the map, and which parameter of the path is the resource's id. No fields: such a request is not recorded.
-Plans = dict[tuple[str, str, int], tuple[int, bytes, str | None]]
+#: By route template, method and status, for each place where the route's router is included: the template from the root on,
+#: how many fields all such events have in common, their encoding without the head of the map, and which parameter of the
+#: path is the resource's id. No fields: such a request is not recorded.
+Plans = dict[tuple[str, str, int], tuple[tuple[str, int, bytes, str | None], ...]]
 
 #: The fields that all events of a plan have in common, and the service's name.
 _COMMON: Final = ("event_type", "action", "status", "resource_type", "request_method", "response_status")
-#: So many plans at the most: an application has a few for each of its routes.
+#: So many plans at the most: an application has a few for each of its routes. And for so many places of one route.
 _MOST: Final = 4096
+_PLACES: Final = 8
+#: What the compiled part lets pass as a parameter.
+_HEX: Final = re.compile(r"[0-9a-fA-F-]+")
 #: Short enough for a length of one byte at the head of their map.
 _HEAD: Final = 1
 
@@ -44,19 +49,20 @@ def learn(plans: Plans, seen: Seen, redactor: Redactor, source: str | None, fiel
     """
     scope, status = seen.scope, seen.status
     template = getattr(scope.get("route"), "path_format", None)
+    if native is None or not seen.is_http or type(status) is not int or type(template) is not str:
+        return
+    key, whole = (template, scope["method"], status), whole_template(template, seen.shown)
+    known = plans.get(key, ())
     if (
-        native is None
-        or not seen.is_http
-        or type(status) is not int
-        or type(template) is not str
-        or len(plans) >= _MOST
+        len(plans) >= _MOST
+        or len(known) >= _PLACES
         or seen.path != seen.shown
-        or not native.fits(seen.shown, template)
+        or any(whole == there for there, *_ in known)
+        or not native.fits(seen.shown, whole)
     ):
         return
-    key = template, scope["method"], status
     if fields is None:
-        plans[key] = 0, b"", None
+        plans[key] = (*known, (whole, 0, b"", None))
         return
     kind, parameter = parse_template(template)
     parameters = scope.get("path_params") or {}
@@ -78,7 +84,17 @@ def learn(plans: Plans, seen: Seen, redactor: Redactor, source: str | None, fiel
     if source is not None:
         common["source"] = source
     if _holds(common):
-        plans[key] = len(common), encode_fields(common)[_HEAD:], parameter
+        plans[key] = (*known, (whole, len(common), encode_fields(common)[_HEAD:], parameter))
+
+
+def whole_template(template: str, path: str) -> str:
+    """The template behind what the path has before it: mounts, and the prefixes of included routers.
+
+    Of these only the segments that no rule could know, numbers and the like, may be others in another request.
+    """
+    segments, own = path.split("/"), template.count("/")
+    before = segments[: len(segments) - own] if own else segments
+    return "/".join("{}" if _HEX.fullmatch(segment) else segment for segment in before) + template
 
 
 def _holds(common: Mapping[str, object]) -> bool:
