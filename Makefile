@@ -15,7 +15,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 DEMO := $(VENV)/.demo-installed
 DEV := $(VENV)/.dev-installed
 # What an installation is made from: the rest of the package is used where it lies.
-BUILT := pyproject.toml constraints.txt hatch_build.py src/indelible/_native.c
+BUILT := pyproject.toml constraints.txt hatch_build.py $(wildcard src/native/*)
 
 .PHONY: help
 help: ## List the targets

@@ -1,4 +1,4 @@
-"""Compiles src/indelible/_native.c, if this machine can: without it the same is done in Python, only slower.
+"""Compiles src/native, if this machine can: without it the same is done in Python, only slower.
 
 ``INDELIBLE_PURE=1`` leaves it out: the wheel is then one for every machine.
 """
@@ -25,24 +25,24 @@ class Compile(BuildHookInterface):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile, and put what came of it into the wheel, or for an editable install beside its source."""
-        source = Path(self.root, "src", "indelible", "_native.c")
+        package = Path(self.root, "src", "indelible")
         name = f"_native{sysconfig.get_config_var('EXT_SUFFIX')}"
         if version == "editable":
             # What an installation before has left must not stand for what could not be made now.
-            source.with_name(name).unlink(missing_ok=True)
+            (package / name).unlink(missing_ok=True)
         if os.environ.get("INDELIBLE_PURE") == "1":
             return
         self._made = Path(tempfile.mkdtemp(prefix="indelible-build-"), name)
-        if why := _compile(source, self._made):
+        if why := _compile(Path(self.root, "src", "native"), self._made):
             self.app.display_warning(f"not compiled, Python will do it, slower: {why}")
             return
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
         if version == "editable":
             # In one step: processes that run have the one that was there.
-            fresh = source.with_name(f".{name}.new")
+            fresh = package / f".{name}.new"
             shutil.copyfile(self._made, fresh)
-            fresh.replace(source.with_name(name))
+            fresh.replace(package / name)
         else:
             build_data["force_include"][str(self._made)] = f"indelible/{name}"
 
@@ -52,17 +52,20 @@ class Compile(BuildHookInterface):
             shutil.rmtree(made.parent, ignore_errors=True)
 
 
-def _compile(source: Path, module: Path) -> str:
+def _compile(sources: Path, module: Path) -> str:
     """Why it could not be compiled; an empty text if it was."""
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-    flags = ["-O2", "-fPIC", "-shared", f"-I{sysconfig.get_path('include')}"]
+    flags = ["-O2", "-fPIC", "-shared", "-fvisibility=hidden", f"-I{sysconfig.get_path('include')}"]
     if sys.platform == "darwin":
         flags += ["-undefined", "dynamic_lookup"]
     if shutil.which(compiler[0]) is None:
         compiler = ["cc"]
     try:
         done = subprocess.run(
-            [*compiler, *flags, str(source), "-o", str(module)], capture_output=True, text=True, check=False
+            [*compiler, *flags, *map(str, sorted(sources.glob("*.c"))), "-o", str(module)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except OSError as error:
         return str(error)

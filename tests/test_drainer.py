@@ -12,10 +12,9 @@ from uuid import UUID, uuid4
 import pytest
 
 from indelible.delivery import Backoff, FlushPolicy
-from indelible.directory import encode_event
 from indelible.drainer import LOCK_RETRY, PATIENCE, POLL, Drainer, Gap
 from indelible.errors import RowRefused, StoreUnavailable
-from indelible.events import AuditEvent
+from indelible.events import AuditEvent, encode_event
 from indelible.journal import Journal, writers
 from indelible.testing import MemoryStore
 

@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indelible import bound
-from indelible.directory import decode_event
 from indelible.errors import InvalidEvent
-from indelible.events import JSON_FIELDS, LIMITS, MAX_INTEGER, AuditEvent
+from indelible.events import JSON_FIELDS, LIMITS, MAX_INTEGER, AuditEvent, decode_event
 from indelible.intake import Intake
 from indelible.redaction import Redactor, clean_text
 

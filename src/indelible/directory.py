@@ -7,7 +7,6 @@ import fcntl
 import os
 import struct
 import time
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -15,24 +14,10 @@ from typing import Final
 import msgspec
 
 from indelible.errors import JournalCorrupt
-from indelible.events import AuditEvent
+from indelible.events import decode_event
 from indelible.journal import Frame, JournalReader, writers
 
 _BEAT: Final = struct.Struct("=QQ")
-_encoder: Final = msgspec.msgpack.Encoder(uuid_format="bytes")
-_decoder: Final = msgspec.msgpack.Decoder(AuditEvent)
-#: The journal's payload from an event's fields, its id as 16 bytes. Bound, not wrapped: this is the request path.
-encode_fields: Final[Callable[[Mapping[str, object]], bytes]] = _encoder.encode
-
-
-def encode_event(event: AuditEvent) -> bytes:
-    """The same from an event."""
-    return _encoder.encode(event)
-
-
-def decode_event(payload: bytes) -> AuditEvent:
-    """The event of a payload. Raises msgspec.MsgspecError for bytes that are none."""
-    return _decoder.decode(payload)
 
 
 def beat(lock_fd: int) -> None:

@@ -17,13 +17,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Protocol, overload
+from typing import Final, Protocol
 from uuid import UUID
 
 import msgspec
 
 from indelible.delivery import Backoff, FlushPolicy, Repeats
-from indelible.directory import beat, decode_event
+from indelible.directory import beat
 from indelible.errors import (
     IndelibleError,
     JournalCorrupt,
@@ -33,7 +33,7 @@ from indelible.errors import (
     StoreError,
     WriterCloned,
 )
-from indelible.events import AuditEvent
+from indelible.events import AuditEvent, EncodedEvents, decode_event
 from indelible.journal import Frame, Hole, JournalReader, open_intents, sweep, writers
 from indelible.metrics import Recorder, Tally
 from indelible.pacing import at_once, beside_others, breathe
@@ -425,15 +425,15 @@ class Drainer:
                 first = item.number - len(batch)
                 batch.append(item.payload)
                 continue
-            self._append(source, first, _Events(batch), done)
+            self._append(source, first, EncodedEvents(batch), done)
             batch = []
             done.lost += item.end - item.first
             why = "store_rolled_back" if source.rolled_back else "journal_damaged"
             self._gap(Gap(writer_id, item.first, item.end, why))
-        self._append(source, first, _Events(batch), done)
+        self._append(source, first, EncodedEvents(batch), done)
         return done
 
-    def _append(self, source: _Source, first: int, events: _Events, done: _Done) -> None:
+    def _append(self, source: _Source, first: int, events: EncodedEvents, done: _Done) -> None:
         """Append; of a batch that holds what is no event, or that the store refuses, everything but that."""
         if not events:
             return
@@ -446,8 +446,8 @@ class Drainer:
                 self._bury(writer_id, first, events.payloads[0], error.message, done)
                 return
             middle = len(events) // 2
-            self._append(source, first, _Events(events.payloads[:middle]), done)
-            self._append(source, first + middle, _Events(events.payloads[middle:]), done)
+            self._append(source, first, EncodedEvents(events.payloads[:middle]), done)
+            self._append(source, first + middle, EncodedEvents(events.payloads[middle:]), done)
         else:
             source.position = first + len(events)
             self._recorder.observe("store_append_seconds", time.perf_counter() - began)
@@ -476,32 +476,6 @@ class Drainer:
     def _gap(self, gap: Gap) -> None:
         self._record_gap(gap)
         self._recorder.add("gaps")
-
-
-class _Events(Sequence[AuditEvent]):
-    """The events of some payloads, each decoded when it is asked for and not kept. RowRefused for what is none.
-
-    Hundreds of them at once would be hundreds of objects for the garbage collector, which then looks through the whole heap
-    of the host's process the sooner: some 60 ms in which no request is answered.
-    """
-
-    def __init__(self, payloads: Sequence[bytes]) -> None:
-        self.payloads = payloads
-
-    def __len__(self) -> int:
-        return len(self.payloads)
-
-    @overload
-    def __getitem__(self, at: int) -> AuditEvent: ...
-
-    @overload
-    def __getitem__(self, at: slice) -> list[AuditEvent]: ...
-
-    def __getitem__(self, at: int | slice) -> AuditEvent | list[AuditEvent]:
-        try:
-            return [*map(decode_event, self.payloads[at])] if isinstance(at, slice) else decode_event(self.payloads[at])
-        except msgspec.MsgspecError as error:
-            raise RowRefused(f"no event: {error}") from error
 
 
 def _intended(path: Path) -> list[AuditEvent]:

@@ -12,9 +12,8 @@ import msgspec
 import uuid_utils
 
 from indelible import context
-from indelible.directory import encode_event, encode_fields
 from indelible.errors import InvalidEvent
-from indelible.events import JSON_FIELDS, LIMITS, MAX_INTEGER, AuditEvent, micros
+from indelible.events import JSON_FIELDS, LIMITS, MAX_INTEGER, AuditEvent, encode_event, encode_fields, micros
 from indelible.redaction import Redactor, clean_text
 
 _INTEGERS: Final = frozenset(("response_status", "duration_us"))

@@ -13,9 +13,8 @@ from uuid import UUID
 import msgspec
 
 from indelible import runtime
-from indelible.directory import decode_event
 from indelible.errors import OutOfSequence, StoreUnavailable, WriterCloned
-from indelible.events import AuditEvent, StoredEvent
+from indelible.events import AuditEvent, StoredEvent, decode_event
 from indelible.exports import Columns
 from indelible.integrity.tiles import Tile
 from indelible.ports import Finding, Head, Page, Segment, StoredCheckpoint

@@ -31,8 +31,7 @@ from indelible.capture import asgi, watch
 from indelible.capture.asgi import AuditMiddleware
 from indelible.capture.identity import ANONYMOUS
 from indelible.capture.watch import Complaints, Seen
-from indelible.directory import decode_event
-from indelible.events import LIMITS
+from indelible.events import LIMITS, decode_event
 from indelible.intake import Intake
 from indelible.journal import encode_frame
 from indelible.native import native
@@ -263,7 +262,7 @@ def test_plain_requests_go_by_a_plan(route: str, method: str) -> None:
 @needs_native
 def test_its_bounds_are_within_the_events() -> None:
     """They are written down a second time in C; a longer text goes through Python."""
-    bounds = dict(re.findall(r"#define MAX_(\w+) (\d+)", (ROOT / "src" / "indelible" / "_native.c").read_text()))
+    bounds = dict(re.findall(r"#define MAX_(\w+) (\d+)", (ROOT / "src" / "native" / "capture.c").read_text()))
     fields = {"AGENT": "user_agent", "ADDRESS": "ip_address", "CORRELATION": "correlation_id", "PATH": "request_path"}
     assert bounds.keys() == {*fields, "KEY"}
     assert all(int(bounds[name]) <= LIMITS[field] for name, field in fields.items())

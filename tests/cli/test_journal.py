@@ -17,8 +17,8 @@ import pytest
 
 from indelible import AuditService
 from indelible.cli.journal import _keep_to_one_cpu
-from indelible.directory import drainer_status, encode_event
-from indelible.events import AuditEvent, StoredEvent
+from indelible.directory import drainer_status
+from indelible.events import AuditEvent, StoredEvent, encode_event
 from indelible.journal import writers
 from indelible.runtime import open_store
 from indelible.settings import load

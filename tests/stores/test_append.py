@@ -495,7 +495,7 @@ def test_planning_stores_each_number_once(size: int, position: int, first: int, 
         assert batch is None
         return
     assert batch is not None
-    places = [dict(zip(COLUMNS, row, strict=True)) for part in batch.rows(epoch=0, ids=list) for row in part]
+    places = [dict(zip(COLUMNS, row, strict=True)) for part in batch.parts() for row in part.rows(epoch=0, ids=list)]
     assert [p["writer_seq"] for p in places] == numbers
     assert [p["id"].int for p in places] == numbers
     assert [p["seq"] for p in places] == list(range(size, size + len(numbers)))

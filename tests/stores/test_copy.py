@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import psycopg
 import pytest
@@ -10,7 +10,7 @@ from psycopg.pq import TransactionStatus
 
 from indelible import pacing
 from indelible.stores.pgconnection import WritingConnection
-from indelible.stores.pgcopy import copy_in
+from indelible.stores.pgcopy import copied, copy_in
 
 STATEMENT = "COPY numbers FROM STDIN (FORMAT BINARY)"
 
@@ -28,6 +28,11 @@ def rows(connection: WritingConnection) -> list[tuple[int, str | None]]:
     return connection.execute("SELECT n, name FROM numbers ORDER BY n").fetchall()
 
 
+def copy(connection: WritingConnection, parts: Iterable[list[tuple[int, str | None]]]) -> None:
+    """Copy the rows of each part."""
+    copy_in(connection, STATEMENT, ((len(part), copied(connection, ["int8", "text"], part)) for part in parts))
+
+
 def numbers(*, parts: int, size: int = 10) -> list[list[tuple[int, str | None]]]:
     """So many parts of so many rows."""
     return [[(n, None if n % 3 else f"number {n}") for n in range(at * size, (at + 1) * size)] for at in range(parts)]
@@ -37,7 +42,7 @@ def numbers(*, parts: int, size: int = 10) -> list[list[tuple[int, str | None]]]
 def test_all_rows_arrive(connection: WritingConnection, parts: int) -> None:
     """Each row of each part, as it was."""
     given = numbers(parts=parts)
-    copy_in(connection, STATEMENT, ["int8", "text"], given)
+    copy(connection, given)
     assert rows(connection) == [row for part in given for row in part]
 
 
@@ -50,7 +55,7 @@ def test_parts_are_made_while_the_server_works(connection: WritingConnection) ->
             statuses.append(connection.info.transaction_status)
             yield part
 
-    copy_in(connection, STATEMENT, ["int8", "text"], parts())
+    copy(connection, parts())
     assert statuses == [TransactionStatus.IDLE, *[TransactionStatus.ACTIVE] * 3]
 
 
@@ -68,7 +73,7 @@ def test_small_parts_share_a_copy(
             yield part
 
     with pacing.beside_others(rows_at_once):
-        copy_in(connection, STATEMENT, ["int8", "text"], parts())
+        copy(connection, parts())
     assert statuses == [TransactionStatus.IDLE] * first + [TransactionStatus.ACTIVE] * (60 - first)
 
 
@@ -84,7 +89,7 @@ def test_a_part_that_cannot_be_made(connection: WritingConnection, bad: int) -> 
 
     connection.execute("BEGIN")
     with pytest.raises(LookupError, match="no such part"):
-        copy_in(connection, STATEMENT, ["int8", "text"], parts())
+        copy(connection, parts())
     connection.execute("ROLLBACK")
     assert rows(connection) == []
     assert connection.meanwhile is None
@@ -95,7 +100,7 @@ def test_a_part_that_the_server_refuses(connection: WritingConnection) -> None:
     first, second, third = numbers(parts=3, size=250)
     connection.execute("BEGIN")
     with pytest.raises(psycopg.errors.CheckViolation):
-        copy_in(connection, STATEMENT, ["int8", "text"], [first, [*second, (-1, None)], third])
+        copy(connection, [first, [*second, (-1, None)], third])
     connection.execute("ROLLBACK")
     assert rows(connection) == []
 
@@ -103,5 +108,5 @@ def test_a_part_that_the_server_refuses(connection: WritingConnection) -> None:
 def test_parts_larger_than_a_socket_takes(connection: WritingConnection) -> None:
     """A part of some megabytes is sent whole."""
     given = [[(n, "x" * 10_000) for n in range(at * 300, at * 300 + 300)] for at in range(2)]
-    copy_in(connection, STATEMENT, ["int8", "text"], given)
+    copy(connection, given)
     assert rows(connection) == [row for part in given for row in part]

@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from indelible.capture.resources import parse_template
-from indelible.directory import encode_fields
-from indelible.events import AuditEvent
+from indelible.events import AuditEvent, encode_fields
 from indelible.native import native
 from indelible.redaction.text import suspicious
 

@@ -105,8 +105,7 @@ def _payloads(directory: Path, which: str, limit: int) -> Iterator[tuple[int | N
 def _decoded(payload: bytes) -> dict[str, Any]:
     import msgspec
 
-    from indelible.directory import decode_event
-    from indelible.events import rfc3339
+    from indelible.events import decode_event, rfc3339
 
     try:
         event = decode_event(payload)
@@ -127,8 +126,8 @@ def replay(
     """
     import msgspec
 
-    from indelible.directory import decode_event
     from indelible.errors import RowRefused
+    from indelible.events import decode_event
     from indelible.runtime import open_store
 
     settings = settings_for(ctx.obj)

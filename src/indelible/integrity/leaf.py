@@ -16,8 +16,9 @@ from binascii import Error as Base64Error
 from binascii import a2b_base64, b2a_base64
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import sha256
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from operator import attrgetter
 from typing import Any, Final, Literal
 from uuid import UUID
@@ -25,8 +26,9 @@ from uuid import UUID
 import msgspec
 
 from indelible.errors import LeafInvalid
-from indelible.events import ACTOR, DETAILS, AuditEvent, StoredEvent, times
+from indelible.events import ACTOR, DETAILS, AuditEvent, EncodedEvents, StoredEvent, encode_event, times
 from indelible.integrity.merkle import HASH_SIZE
+from indelible.native import native
 
 Group = Literal["actor", "details"]
 #: The erasable groups and their fields.
@@ -149,22 +151,57 @@ _UNSEALED: Final = tuple(name for name in ROW[:-6] if name in AuditEvent.__struc
 _unsealed: Final = attrgetter(*_UNSEALED)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sealed:
-    """What a batch of rows is made of: its events field by field, and what seals them, row by row.
+    """Some of a writer's events, ``first``, ``first + 1``, ... in its ``writer_seq``, and what seals them.
 
-    A salt is None where the group is absent.
+    ``salts`` are 32 bytes an event, the actor's half before that of the details. ``payloads`` are the events encoded
+    where the compiled part has sealed them, and can go on with them; else None.
     """
 
-    fields: Mapping[str, Sequence[Any]]
-    leaf_hashes: Sequence[bytes]
-    actor_salts: Sequence[bytes | None]
-    details_salts: Sequence[bytes | None]
+    events: Sequence[AuditEvent]
+    payloads: tuple[bytes, ...] | None
+    writer_id: UUID
+    first: int
+    recorded_at: int
+    salts: bytes
+    leaf_hashes: list[bytes]
+
+    @cached_property
+    def fields(self) -> Mapping[str, Sequence[Any]]:
+        """The events, field by field."""
+        columns = list(zip(*map(_unsealed, self.events), strict=True)) or repeat(())
+        return dict(zip(_UNSEALED, columns, strict=False))
+
+    @property
+    def actor_salts(self) -> list[bytes | None]:
+        """The salt of each event's group ``actor``; None where the group is absent."""
+        return self._salts(ACTOR, 0)
+
+    @property
+    def details_salts(self) -> list[bytes | None]:
+        """The same of ``details``."""
+        return self._salts(DETAILS, SALT_SIZE)
+
+    def _salts(self, names: Sequence[str], at: int) -> list[bytes | None]:
+        nothing = (None,) * len(names)
+        groups = zip(*map(self.fields.__getitem__, names), strict=True)
+        return [
+            None if group == nothing else self.salts[place : place + SALT_SIZE]
+            for place, group in zip(count(at, 2 * SALT_SIZE), groups, strict=False)
+        ]
 
     def part(self, start: int, end: int) -> Sealed:
         """The rows ``start`` up to ``end`` of it."""
-        fields = {name: column[start:end] for name, column in self.fields.items()}
-        return Sealed(fields, self.leaf_hashes[start:end], self.actor_salts[start:end], self.details_salts[start:end])
+        return Sealed(
+            self.events[start:end],
+            self.payloads and self.payloads[start:end],
+            self.writer_id,
+            self.first + start,
+            self.recorded_at,
+            self.salts[2 * SALT_SIZE * start : 2 * SALT_SIZE * end],
+            self.leaf_hashes[start:end],
+        )
 
 
 def seal(events: Sequence[AuditEvent], *, writer_id: UUID, first: int, recorded_at: int, salts: bytes) -> Sealed:
@@ -175,6 +212,10 @@ def seal(events: Sequence[AuditEvent], *, writer_id: UUID, first: int, recorded_
     """
     if len(salts) != 2 * SALT_SIZE * len(events):
         raise ValueError(f"{len(salts)} bytes of salt for {len(events)} events, not {2 * SALT_SIZE} each")
+    if native is not None and (payloads := _encoded(events)) is not None:
+        hashes = native.seal(payloads, writer_id.bytes, first, recorded_at, salts)
+        if hashes is not None:
+            return Sealed(events, payloads, writer_id, first, recorded_at, salts, hashes)
     try:
         return _seal(events, writer_id, first, recorded_at, salts)
     except (LeafInvalid, UnicodeEncodeError):
@@ -190,9 +231,20 @@ def seal(events: Sequence[AuditEvent], *, writer_id: UUID, first: int, recorded_
         raise
 
 
+def _encoded(events: Sequence[AuditEvent]) -> tuple[bytes, ...] | None:
+    """The events as the compiled part takes them; None for what Python has to look at."""
+    if isinstance(events, EncodedEvents):
+        return tuple(events.payloads)
+    try:
+        return tuple(map(encode_event, events))
+    except (UnicodeEncodeError, OverflowError):
+        return None
+
+
 def _seal(events: Sequence[AuditEvent], writer_id: UUID, first: int, recorded_at: int, salts: bytes) -> Sealed:
+    events = list(events)
     if not events:
-        return Sealed({}, [], [], [])
+        return Sealed(events, None, writer_id, first, recorded_at, salts, [])
     columns = list(zip(*map(_unsealed, events), strict=True))
     halves = [salts[at : at + SALT_SIZE] for at in range(0, len(salts), SALT_SIZE)]
     actor = _digests("actor", map(_Actor, *columns[:_DETAILS_AT]), halves[::2])
@@ -209,12 +261,10 @@ def _seal(events: Sequence[AuditEvent], writer_id: UUID, first: int, recorded_at
     )
     if (longest := max(map(len, entries)) - 1) > MAX_LEAF:
         raise LeafInvalid(f"the leaf would be {longest:,} bytes, more than {MAX_LEAF:,}")
-    return Sealed(
-        dict(zip(_UNSEALED, columns, strict=True)),
-        [sha256(entry).digest() for entry in entries],
-        [salt if text else None for salt, text in zip(halves[::2], actor, strict=True)],
-        [salt if text else None for salt, text in zip(halves[1::2], details, strict=True)],
-    )
+    hashes = [sha256(entry).digest() for entry in entries]
+    sealed = Sealed(events, None, writer_id, first, recorded_at, salts, hashes)
+    sealed.__dict__["fields"] = dict(zip(_UNSEALED, columns, strict=True))  # they are there already
+    return sealed
 
 
 def leaf_bytes(row: StoredEvent) -> bytes:

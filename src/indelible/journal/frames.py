@@ -95,6 +95,9 @@ def put_frame(place: mmap.mmap | _Written, payload: bytes, number: int, generati
 
 def decode_frame(buffer: bytes, at: int, generation: int, offset: int) -> tuple[Frame, int] | None:
     """The frame at ``buffer[at:]``, which stands at ``offset`` in its file, with its padded size, or None."""
+    if native is not None:
+        hit = native.read_frame(buffer, at, generation, offset)
+        return None if hit is None else (Frame(hit[0], hit[1]), hit[2])
     if at + FRAME_HEAD.size > len(buffer):
         return None
     length, crc, number = FRAME_HEAD.unpack_from(buffer, at)

@@ -23,9 +23,6 @@ MAX_EVENTS: Final = 65_536
 PART: Final = 250
 #: Below SEGMENT_UNIT only powers of two from here on, for tests: a segment stays a whole Merkle tile.
 _SMALLEST_SEGMENT: Final = 256
-#: The years 1 to 9999, which every reader and export can write down.
-_MIN_TIME: Final = -62_135_596_800_000_000
-_MAX_TIME: Final = 253_402_300_799_999_999
 
 _POSITION: Final = ("seq", "recorded_at", "id", "timestamp", "tenant_id", "writer_id", "writer_seq")
 _PROOF: Final = ("leaf_hash", "actor_salt", "details_salt", "actor_digest", "details_digest")
@@ -68,28 +65,72 @@ class Offer:
             skip = max(0, skip - count)
 
     def seal(self, start: int, end: int) -> Sealed:
-        """The events ``start`` up to ``end``, sealed.
-
-        Raises RowRefused for one that cannot be a leaf, or that lies outside the years 1 to 9999.
-        """
+        """The events ``start`` up to ``end``, sealed. Raises RowRefused for one that cannot be a leaf."""
         salts = self.salts[2 * SALT_SIZE * start : 2 * SALT_SIZE * end]
-        events = self.events[start:end]
-        for event in events:
-            if not _MIN_TIME <= event.timestamp <= _MAX_TIME:
-                raise RowRefused(f"event {event.id} has a time outside the years 1 to 9999")
         try:
             return seal(
-                events, writer_id=self.writer_id, first=self.first + start, recorded_at=self.recorded_at, salts=salts
+                self.events[start:end],
+                writer_id=self.writer_id,
+                first=self.first + start,
+                recorded_at=self.recorded_at,
+                salts=salts,
             )
         except LeafInvalid as error:
             raise RowRefused(f"the event cannot be sealed: {error.message}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Some of the rows of a batch, from ``seq`` on."""
+
+    seq: int
+    sealed: Sealed
+
+    def __len__(self) -> int:
+        return len(self.sealed.leaf_hashes)
+
+    @property
+    def compiled(self) -> tuple[Any, ...] | None:
+        """What ``indelible.native`` makes rows of; None where Python does."""
+        sealed = self.sealed
+        if sealed.payloads is None:
+            return None
+        writer, first, at = sealed.writer_id.bytes, sealed.first, sealed.recorded_at
+        return sealed.payloads, writer, first, at, sealed.salts, sealed.leaf_hashes, self.seq
+
+    def rows(
+        self, *, epoch: int, ids: Callable[[Sequence[UUID]], Sequence[Any]], blob: Callable[[bytes], object] = bytes
+    ) -> list[Row]:
+        """The rows: times in µs since ``epoch`` (Unix µs), UUIDs from ``ids``, bytes from ``blob``."""
+        sealed, count = self.sealed, len(self)
+        fields = sealed.fields
+        (writer_id,) = ids([sealed.writer_id])
+        # Column by column: so the loop over the rows runs in C.
+        return list(
+            zip(
+                range(self.seq, self.seq + count),
+                repeat(sealed.recorded_at - epoch, count),
+                ids(fields["id"]),
+                [at - epoch for at in fields["timestamp"]] if epoch else fields["timestamp"],
+                fields["tenant_id"],
+                repeat(writer_id, count),
+                range(sealed.first, sealed.first + count),
+                *(fields[name] for name in _REST),
+                map(blob, sealed.leaf_hashes),
+                [salt and blob(salt) for salt in sealed.actor_salts],
+                [salt and blob(salt) for salt in sealed.details_salts],
+                repeat(None, count),
+                repeat(None, count),
+                strict=True,
+            )
+        )
 
 
 @dataclass(slots=True)
 class Batch:
     """What the transaction inserts: rows from seq ``first`` up to ``end``, and then what they come to.
 
-    ``tiles`` and ``edge`` are what the rows taken from ``rows`` have filled and where they lead; ``head`` is of the last.
+    ``tiles`` and ``edge`` are what the rows taken from ``parts`` have filled and where they lead; ``head`` is of the last.
     """
 
     first: int
@@ -98,39 +139,13 @@ class Batch:
     tiles: list[tuple[Tile, bytes]]
     _offered: Offer
 
-    def rows(
-        self, *, epoch: int, ids: Callable[[Sequence[UUID]], Sequence[Any]], blob: Callable[[bytes], object] = bytes
-    ) -> Iterator[Sequence[Row]]:
-        """The rows, part by part: times in µs since ``epoch`` (Unix µs), UUIDs from ``ids``, bytes from ``blob``."""
+    def parts(self) -> Iterator[Part]:
+        """The rows, part by part."""
         offered = self._offered
-        skip = len(offered.events) - (self.end - self.first)
-        number = offered.first + skip
-        recorded_at, (writer_id,) = offered.recorded_at - epoch, ids([offered.writer_id])
-        for sealed in offered.parts(skip):
-            seq, fields = self.edge.size, sealed.fields
-            count = len(sealed.leaf_hashes)
-            # Column by column: so the loop over the rows runs in C.
-            yield list(
-                zip(
-                    range(seq, seq + count),
-                    repeat(recorded_at, count),
-                    ids(fields["id"]),
-                    [at - epoch for at in fields["timestamp"]] if epoch else fields["timestamp"],
-                    fields["tenant_id"],
-                    repeat(writer_id, count),
-                    range(number, number + count),
-                    *(fields[name] for name in _REST),
-                    map(blob, sealed.leaf_hashes),
-                    [salt and blob(salt) for salt in sealed.actor_salts],
-                    [salt and blob(salt) for salt in sealed.details_salts],
-                    repeat(None, count),
-                    repeat(None, count),
-                    strict=True,
-                )
-            )
+        for sealed in offered.parts(len(offered.events) - (self.end - self.first)):
+            yield Part(self.edge.size, sealed)
             self.edge, filled = self.edge.extend(sealed.leaf_hashes)
             self.tiles += filled
-            number += count
 
     @property
     def head(self) -> Head:

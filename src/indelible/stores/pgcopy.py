@@ -24,14 +24,18 @@ _TOGETHER: Final = 250
 _LITTLE: Final = 50
 
 
-def copy_in(
-    connection: WritingConnection, statement: str, types: Sequence[str], parts: Iterable[Sequence[Any]]
-) -> None:
-    """Copy the rows of each part by ``statement``, a ``COPY ... FROM STDIN (FORMAT BINARY)`` of columns of ``types``.
+#: What a binary COPY begins and ends with.
+_HEAD: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_TRAILER: Final = b"\xff\xff"
 
-    Each next part is taken while the server is busy with the one before. Raises what taking it raises.
+
+def copy_in(connection: WritingConnection, statement: str, parts: Iterable[tuple[int, bytes]]) -> None:
+    """Copy some rows after the other by ``statement``, a ``COPY ... FROM STDIN (FORMAT BINARY)``.
+
+    Each part is a number of rows and what ``copied`` makes of them. The next one is taken while the server is busy with
+    the one before. Raises what taking it raises.
     """
-    coming = _Coming(_blocks(connection, types, parts))
+    coming = _Coming(_blocks(parts))
     block = coming.take()
     while block is not None:
         try:
@@ -81,20 +85,26 @@ class _Kept(Writer):
         self.parts.append(data)
 
 
-def _blocks(connection: WritingConnection, types: Sequence[str], parts: Iterable[Sequence[Any]]) -> Iterator[bytes]:
-    """The parts in the form of binary COPY, from its signature to its trailer; small ones together in one."""
+def copied(connection: WritingConnection, types: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """Rows with columns of ``types`` in the form of binary COPY, without what it begins and ends with."""
+    kept = _Kept()
+    with Copy(connection.cursor(), binary=True, writer=kept) as copy:
+        copy.set_types(types)
+        for row in rows:
+            copy.write_row(row)
+    return b"".join(kept.parts)[len(_HEAD) : -len(_TRAILER)]
+
+
+def _blocks(parts: Iterable[tuple[int, bytes]]) -> Iterator[bytes]:
+    """What goes into one COPY each, from its signature to its trailer: small parts together."""
     coming = iter(parts)
     together = _TOGETHER if at_once(_TOGETHER) >= _LITTLE else 1
     for first in coming:
-        kept, count = _Kept(), 0
-        with Copy(connection.cursor(), binary=True, writer=kept) as copy:
-            copy.set_types(types)
-            write = copy.write_row
-            for part in chain((first,), coming):
-                for row in part:
-                    write(row)
-                breathe()
-                count += len(part)
-                if count >= together:
-                    break
-        yield b"".join(kept.parts)
+        kept, count = [_HEAD], 0
+        for rows, part in chain((first,), coming):
+            kept.append(part)
+            breathe()
+            count += rows
+            if count >= together:
+                break
+        yield b"".join((*kept, _TRAILER))

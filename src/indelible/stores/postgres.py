@@ -11,10 +11,11 @@ from sqlalchemy import BigInteger, Connection, Engine, LargeBinary, create_engin
 from indelible.errors import ConfigurationError, StoreUnavailable
 from indelible.integrity.edge import RightEdge
 from indelible.integrity.tiles import Tile
+from indelible.native import native
 from indelible.ports import Finding
 from indelible.stores import postgres_schema
 from indelible.stores.base import Prepare, SegmentedStore
-from indelible.stores.batch import Batch, Offer, edge_at, plan
+from indelible.stores.batch import Batch, Offer, Part, edge_at, plan
 from indelible.stores.schema import COLUMNS, AuditLog, Id, Moment
 from indelible.stores.versions import is_there
 
@@ -23,7 +24,7 @@ try:
 
     from indelible.stores import pgtypes
     from indelible.stores.pgconnection import PatientConnection, WritingConnection
-    from indelible.stores.pgcopy import copy_in
+    from indelible.stores.pgcopy import copied, copy_in
 except ImportError as error:
     raise ConfigurationError("PostgreSQL needs psycopg 3", hint="pip install 'indelible[postgres]'") from error
 
@@ -195,7 +196,7 @@ class PostgresStore(SegmentedStore):
         if batch.end > reach:
             self._advance(writer, batch.end)
         # While the server puts one part into its indexes, the next one is hashed here.
-        copy_in(writer, _COPY, _COPY_TYPES, batch.rows(epoch=pgtypes.POSTGRES_EPOCH, ids=list))
+        copy_in(writer, _COPY, ((len(part), _copied(writer, part)) for part in batch.parts()))
         with writer.cursor() as cursor:
             if batch.tiles:
                 cursor.executemany(
@@ -233,6 +234,14 @@ class PostgresStore(SegmentedStore):
         schema = connection.scalar(text("SELECT current_schema()"))
         known = self._segments(connection) if is_there(connection, "audit_segment_spans") else []
         return postgres_schema.compare(connection, str(schema), known)
+
+
+def _copied(writer: WritingConnection, part: Part) -> bytes:
+    """Its rows as a binary COPY takes them."""
+    if (given := part.compiled) is not None:
+        rows: bytes = native.copied(*given, pgtypes.POSTGRES_EPOCH)
+        return rows
+    return copied(writer, _COPY_TYPES, part.rows(epoch=pgtypes.POSTGRES_EPOCH, ids=list))
 
 
 def _tile(writer: WritingConnection, tile: Tile) -> bytes:

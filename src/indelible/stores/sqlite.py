@@ -14,10 +14,11 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from indelible.errors import SchemaOutOfDate, StoreUnavailable
 from indelible.integrity.edge import RightEdge
 from indelible.integrity.tiles import Tile
+from indelible.native import native
 from indelible.ports import Finding
 from indelible.stores import sqlite_functions, sqlite_schema
 from indelible.stores.base import Prepare, SegmentedStore
-from indelible.stores.batch import Batch, Offer, edge_at, plan
+from indelible.stores.batch import Batch, Offer, Part, edge_at, plan
 from indelible.stores.faults import UPGRADE_HINT
 from indelible.stores.guards import sqlite_closed_guard
 from indelible.stores.schema import COLUMNS
@@ -145,21 +146,22 @@ class SqliteStore(SegmentedStore):
     def _write(self, writer: sqlite3.Connection, batch: Batch) -> None:
         size = batch.first
         number, start, end = self._newest_segment(writer)
-        for rows in batch.rows(epoch=0, ids=msgspec.to_builtins, blob=bytearray):
-            taken = 0
-            while taken < len(rows):
+        width = len(COLUMNS)
+        for part in batch.parts():
+            values, taken = _values(part), 0
+            while taken < len(part):
                 if size == end:
                     number, start, end = self._make_segment(
                         writer, number + 1, end, end + (end - start or self._segment_rows)
                     )
-                some = rows[taken : taken + min(_TOGETHER, end - size)]
+                some = min(_TOGETHER, end - size, len(part) - taken)
                 # OR ROLLBACK as in the insert guards: nothing in the statement may end in ABORT, which would halve the rate.
                 writer.execute(
-                    f"INSERT OR ROLLBACK INTO audit_logs_{number} VALUES {', '.join([_PLACES] * len(some))}",
-                    [_NULL if value is None else value for value in chain.from_iterable(some)],
+                    f"INSERT OR ROLLBACK INTO audit_logs_{number} VALUES {', '.join([_PLACES] * some)}",
+                    values[taken * width : (taken + some) * width],
                 )
-                taken += len(some)
-                size += len(some)
+                taken += some
+                size += some
                 if size == end:
                     self._close_segment(writer, number)
         writer.executemany(
@@ -200,6 +202,15 @@ class SqliteStore(SegmentedStore):
             # Without them nothing says which segments there should be.
             return sqlite_schema.compare(stored, [])
         return sqlite_schema.compare(stored, self._segments(connection))
+
+
+def _values(part: Part) -> list[Any]:
+    """The values of its rows, one row behind the other."""
+    if (given := part.compiled) is not None:
+        values: list[Any] = native.bound(*given, _NULL)
+        return values
+    rows = part.rows(epoch=0, ids=msgspec.to_builtins, blob=bytearray)
+    return [_NULL if value is None else value for value in chain.from_iterable(rows)]
 
 
 def _begin(writer: sqlite3.Connection) -> tuple[int, bytes | None]:

@@ -1,18 +1,14 @@
-/* The request path of plain requests, and the journal's frames; see indelible.native.
+/* The request path of plain requests.
  *
  * A plain request is what almost every request is: HTTP, answered without an exception, by a route whose event has been
  * worked out in Python before (a plan), about nothing that needs redaction, and without anything of its handler's own.
- * Every function here either does exactly what its Python counterpart does, or changes nothing that matters and says that
- * it has not; then the Python way is gone. Nothing here knows a rule: rules are Python's, and plans are what came of them.
+ * Rules are Python's, and plans are what came of them.
  *
  * All of it runs under the interpreter's lock and lets nobody else run in between, but where it calls Python.
  */
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-#include <structmember.h>
+#include "native.h"
 
-#include <stdint.h>
-#include <string.h>
+#include <structmember.h>
 #include <time.h>
 
 /* ---- names that are looked up at each request -------------------------------------------------------------------- */
@@ -30,9 +26,6 @@ static PyObject *s_start, *s_body, *header_name, *empty;
 
 /* Given by prepare(). */
 static PyObject *bound_var, *request_var, *nothing, *uuid7, *record_type, *anonymous;
-
-/* What indelible.native asks for: to be counted up with every change that the Python side can tell. */
-#define VERSION 2
 
 #define MAX_AGENT 1024
 #define MAX_KEY 255
@@ -790,144 +783,7 @@ done:
     return payload;
 }
 
-/* ---- what a token is remembered by -------------------------------------------------------------------------------------- */
-
-/* SipHash-2-4 with 128 bits (Aumasson and Bernstein, https://github.com/veorq/SipHash), under a key of this process. */
-static uint64_t sip_key[2];
-
-#define ROTATE(x, bits) (((x) << (bits)) | ((x) >> (64 - (bits))))
-
-static void
-sip_rounds(uint64_t v[4], int rounds)
-{
-    while (rounds--) {
-        v[0] += v[1], v[1] = ROTATE(v[1], 13) ^ v[0], v[0] = ROTATE(v[0], 32);
-        v[2] += v[3], v[3] = ROTATE(v[3], 16) ^ v[2];
-        v[0] += v[3], v[3] = ROTATE(v[3], 21) ^ v[0];
-        v[2] += v[1], v[1] = ROTATE(v[1], 17) ^ v[2], v[2] = ROTATE(v[2], 32);
-    }
-}
-
-static uint64_t
-little(const unsigned char *at, size_t size)
-{
-    uint64_t value = 0;
-    for (size_t i = 0; i < size; i++)
-        value |= (uint64_t)at[i] << (8 * i);
-    return value;
-}
-
-static void
-sip128(const uint64_t key[2], const unsigned char *at, size_t size, unsigned char told[16])
-{
-    uint64_t v[4] = {key[0] ^ 0x736f6d6570736575u, key[1] ^ 0x646f72616e646f6du ^ 0xee, key[0] ^ 0x6c7967656e657261u,
-                     key[1] ^ 0x7465646279746573u};
-    uint64_t last = (uint64_t)size << 56;
-    for (; size >= 8; size -= 8, at += 8) {
-        uint64_t word = little(at, 8);
-        v[3] ^= word;
-        sip_rounds(v, 2);
-        v[0] ^= word;
-    }
-    last |= little(at, size);
-    v[3] ^= last;
-    sip_rounds(v, 2);
-    v[0] ^= last;
-    v[2] ^= 0xee;
-    for (int half = 0; half < 2; half++) {
-        sip_rounds(v, 4);
-        uint64_t word = v[0] ^ v[1] ^ v[2] ^ v[3];
-        for (int i = 0; i < 8; i++)
-            told[8 * half + i] = (unsigned char)(word >> (8 * i));
-        v[1] ^= 0xdd;
-    }
-}
-
-/* fingerprint(data): 16 bytes that only this process can make of data. */
-static PyObject *
-fingerprint(PyObject *Py_UNUSED(module), PyObject *data)
-{
-    unsigned char told[16];
-    if (!PyBytes_CheckExact(data)) {
-        PyErr_SetString(PyExc_TypeError, "fingerprint(bytes)");
-        return NULL;
-    }
-    sip128(sip_key, (const unsigned char *)PyBytes_AS_STRING(data), (size_t)PyBytes_GET_SIZE(data), told);
-    return PyBytes_FromStringAndSize((const char *)told, 16);
-}
-
-/* ---- the journal's frame ----------------------------------------------------------------------------------------------- */
-
-#define FRAME_HEAD 16
-
-/* CRC-32 as zlib has it, four bytes at a time. */
-static uint32_t crc_table[4][256];
-
-static void
-make_crc_table(void)
-{
-    for (uint32_t byte = 0; byte < 256; byte++) {
-        uint32_t crc = byte;
-        for (int bit = 0; bit < 8; bit++)
-            crc = crc & 1 ? (crc >> 1) ^ 0xedb88320u : crc >> 1;
-        crc_table[0][byte] = crc;
-    }
-    for (int row = 1; row < 4; row++)
-        for (int byte = 0; byte < 256; byte++)
-            crc_table[row][byte] =
-                (crc_table[row - 1][byte] >> 8) ^ crc_table[0][crc_table[row - 1][byte] & 0xff];
-}
-
-static uint32_t
-crc32_of(uint32_t crc, const unsigned char *at, size_t size)
-{
-    crc = ~crc;
-    for (; size >= 4; size -= 4, at += 4) {
-        crc ^= (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
-        crc = crc_table[3][crc & 0xff] ^ crc_table[2][crc >> 8 & 0xff] ^ crc_table[1][crc >> 16 & 0xff] ^
-              crc_table[0][crc >> 24];
-    }
-    while (size--)
-        crc = (crc >> 8) ^ crc_table[0][(crc ^ *at++) & 0xff];
-    return ~crc;
-}
-
-/* put_frame(map, payload, number, generation, offset): write one frame to its place in a writable buffer.
- *
- * Length, CRC and number are in the machine's own byte order, as indelible.journal.frames has them. */
-static PyObject *
-put_frame(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
-{
-    if (count != 5 || !PyBytes_CheckExact(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "put_frame(map, payload, number, generation, offset)");
-        return NULL;
-    }
-    uint64_t number = PyLong_AsUnsignedLongLong(args[2]), generation = PyLong_AsUnsignedLongLong(args[3]);
-    Py_ssize_t offset = PyLong_AsSsize_t(args[4]), size = PyBytes_GET_SIZE(args[1]);
-    if (PyErr_Occurred())
-        return NULL;
-    uint32_t head[2] = {(uint32_t)(size + 8), (uint32_t)(generation * 0x9e3779b1u + (uint64_t)offset)};
-    Py_ssize_t padded = (FRAME_HEAD + size + 7) & ~(Py_ssize_t)7;
-    Py_buffer map;
-    if (PyObject_GetBuffer(args[0], &map, PyBUF_WRITABLE))
-        return NULL;
-    if (offset < 0 || offset > map.len - padded || size > UINT32_MAX - 8) {
-        PyBuffer_Release(&map);
-        PyErr_SetString(PyExc_IndexError, "the frame does not fit into the map");
-        return NULL;
-    }
-    const unsigned char *payload = (const unsigned char *)PyBytes_AS_STRING(args[1]);
-    unsigned char *to = (unsigned char *)map.buf + offset;
-    head[1] = crc32_of(crc32_of(head[1], (const unsigned char *)&number, 8), payload, (size_t)size);
-    memcpy(to, head, 8);
-    memcpy(to + 8, &number, 8);
-    memcpy(to + FRAME_HEAD, payload, (size_t)size);
-    memset(to + FRAME_HEAD + size, 0, (size_t)(padded - FRAME_HEAD - size));
-    PyBuffer_Release(&map);
-    Py_RETURN_NONE;
-}
-
-/* ---- the type and the module ----------------------------------------------------------------------------------------- */
+/* ---- the type ----------------------------------------------------------------------------------------- */
 
 #define MEMBER(public, name) {public, T_OBJECT_EX, offsetof(Seen, name), 0, NULL}
 #define FLAG(name) {#name, T_BOOL, offsetof(Seen, name), 0, NULL}
@@ -942,7 +798,7 @@ static PyMemberDef seen_members[] = {
 };
 
 static PyMethodDef seen_methods[] = {
-    {"read", (PyCFunction)(void (*)(void))seen_read, METH_FASTCALL, NULL},
+    {"read", FASTCALL(seen_read)},
     {"bind", (PyCFunction)seen_bind, METH_NOARGS, NULL},
     {"note", (PyCFunction)seen_note, METH_O, NULL},
     {"pack", (PyCFunction)seen_pack, METH_O, NULL},
@@ -988,49 +844,26 @@ fits_(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
     return PyBool_FromLong(path != NULL && template != NULL && fits(path, template));
 }
 
-/* key(bytes): the 16 secret bytes that fingerprints are made with. */
-static PyObject *
-set_key(PyObject *Py_UNUSED(module), PyObject *key)
-{
-    if (!PyBytes_CheckExact(key) || PyBytes_GET_SIZE(key) != 16) {
-        PyErr_SetString(PyExc_ValueError, "a key has 16 bytes");
-        return NULL;
-    }
-    const unsigned char *at = (const unsigned char *)PyBytes_AS_STRING(key);
-    sip_key[0] = little(at, 8);
-    sip_key[1] = little(at + 8, 8);
-    Py_RETURN_NONE;
-}
-
-static PyMethodDef functions[] = {
-    {"fingerprint", fingerprint, METH_O, NULL},
-    {"key", set_key, METH_O, NULL},
-    {"fits", (PyCFunction)(void (*)(void))fits_, METH_FASTCALL, NULL},
+PyMethodDef capture_functions[] = {
+    {"fits", FASTCALL(fits_)},
     {"prepare", prepare, METH_VARARGS, NULL},
-    {"put_frame", (PyCFunction)(void (*)(void))put_frame, METH_FASTCALL, NULL},
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef module_def = {
-    PyModuleDef_HEAD_INIT, "indelible._native", NULL, -1, functions, NULL, NULL, NULL, NULL,
-};
-
-PyMODINIT_FUNC
-PyInit__native(void)
+int
+capture_start(PyObject *module)
 {
 #define MAKE(name)                                                                                                     \
     if ((s_##name = PyUnicode_InternFromString(#name)) == NULL)                                                        \
-        return NULL;
+        return -1;
     NAMES(MAKE)
 #undef MAKE
-    make_crc_table();
     s_start = PyUnicode_InternFromString("http.response.start");
     s_body = PyUnicode_InternFromString("http.response.body");
     header_name = PyBytes_FromString("x-correlation-id");
     empty = PyUnicode_FromString("");
-    PyObject *module = PyModule_Create(&module_def), *type = PyType_FromSpec(&seen_spec);
-    if (module == NULL || type == NULL || s_start == NULL || s_body == NULL || header_name == NULL || empty == NULL ||
-        PyModule_AddIntConstant(module, "VERSION", VERSION) || PyModule_AddObject(module, "Seen", type))
-        return NULL;
-    return module;
+    PyObject *type = PyType_FromSpec(&seen_spec);
+    if (type == NULL || s_start == NULL || s_body == NULL || header_name == NULL || empty == NULL)
+        return -1;
+    return PyModule_AddObject(module, "Seen", type);
 }

@@ -1,0 +1,31 @@
+/* The compiled part of Indelible; see indelible.native.
+ *
+ * Every function here either does exactly what its Python counterpart does, or changes nothing that matters and says that
+ * it has not; then the Python way is gone. Nothing here knows a rule: what is decided is decided in Python.
+ */
+#ifndef INDELIBLE_NATIVE_H
+#define INDELIBLE_NATIVE_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#include <stdint.h>
+#include <string.h>
+
+/* What indelible.native asks for: to be counted up with every change that the Python side can tell. */
+#define VERSION 3
+
+#define FASTCALL(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL, NULL
+
+#define SHA256_SIZE 32
+
+/* sha256.c: the digest (FIPS 180-4) of size bytes; -1 where this processor's does not give the standard's own examples. */
+void sha256(const unsigned char *at, size_t size, unsigned char digest[SHA256_SIZE]);
+int sha256_start(void);
+
+/* What each file adds to the module: its functions, and what has to be made before the first call; -1 with an exception. */
+extern PyMethodDef capture_functions[], fingerprint_functions[], frame_functions[], row_functions[], sha256_functions[];
+int capture_start(PyObject *module);
+void frame_start(void);
+
+#endif
