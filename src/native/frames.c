@@ -1,14 +1,18 @@
 /* The journal's frames (indelible.journal.frames). */
 #include "native.h"
 
+#include <structmember.h>
+
 #define FRAME_HEAD 16
-#define MAX_PAYLOAD (1u << 20)
+#define MAX_PAYLOAD (1 << 20)
+/* The next multiple of eight. */
+#define PADDED(size) (((size_t)(size) + 7) & ~(size_t)7)
 
 /* CRC-32 as zlib has it, four bytes at a time. */
 static uint32_t crc_table[4][256];
 
-void
-frame_start(void)
+static void
+make_crc_table(void)
 {
     for (uint32_t byte = 0; byte < 256; byte++) {
         uint32_t crc = byte;
@@ -36,40 +40,127 @@ crc32_of(uint32_t crc, const unsigned char *at, size_t size)
     return ~crc;
 }
 
-/* put_frame(map, payload, number, generation, offset): write one frame to its place in a writable buffer.
- *
- * Length, CRC and number are in the machine's own byte order, as indelible.journal.frames has them. */
-static PyObject *
-put_frame(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+/* Write one frame to its place; length, CRC and number are in the machine's own byte order, as indelible.journal.frames has
+ * them. The room was looked at before. */
+static void
+write_frame(unsigned char *to, PyObject *payload, uint64_t number, uint64_t generation, uint64_t offset)
 {
-    if (count != 5 || !PyBytes_CheckExact(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "put_frame(map, payload, number, generation, offset)");
-        return NULL;
-    }
-    uint64_t number = PyLong_AsUnsignedLongLong(args[2]), generation = PyLong_AsUnsignedLongLong(args[3]);
-    Py_ssize_t offset = PyLong_AsSsize_t(args[4]), size = PyBytes_GET_SIZE(args[1]);
-    if (PyErr_Occurred())
-        return NULL;
-    uint32_t head[2] = {(uint32_t)(size + 8), (uint32_t)(generation * 0x9e3779b1u + (uint64_t)offset)};
-    Py_ssize_t padded = (FRAME_HEAD + size + 7) & ~(Py_ssize_t)7;
-    Py_buffer map;
-    if (PyObject_GetBuffer(args[0], &map, PyBUF_WRITABLE))
-        return NULL;
-    if (offset < 0 || offset > map.len - padded || size > UINT32_MAX - 8) {
-        PyBuffer_Release(&map);
-        PyErr_SetString(PyExc_IndexError, "the frame does not fit into the map");
-        return NULL;
-    }
-    const unsigned char *payload = (const unsigned char *)PyBytes_AS_STRING(args[1]);
-    unsigned char *to = (unsigned char *)map.buf + offset;
-    head[1] = crc32_of(crc32_of(head[1], (const unsigned char *)&number, 8), payload, (size_t)size);
+    const unsigned char *from = (const unsigned char *)PyBytes_AS_STRING(payload);
+    size_t size = (size_t)PyBytes_GET_SIZE(payload);
+    uint32_t head[2] = {(uint32_t)(size + 8), (uint32_t)(generation * 0x9e3779b1u + offset)};
+    head[1] = crc32_of(crc32_of(head[1], (const unsigned char *)&number, 8), from, size);
     memcpy(to, head, 8);
     memcpy(to + 8, &number, 8);
-    memcpy(to + FRAME_HEAD, payload, (size_t)size);
-    memset(to + FRAME_HEAD + size, 0, (size_t)(padded - FRAME_HEAD - size));
-    PyBuffer_Release(&map);
+    memcpy(to + FRAME_HEAD, from, size);
+    memset(to + FRAME_HEAD + size, 0, PADDED(FRAME_HEAD + size) - FRAME_HEAD - size);
+}
+
+/* ---- Tail: where the next frame goes ------------------------------------------------------------------------------------ */
+
+typedef struct {
+    PyObject_HEAD
+    Py_buffer map, slot;
+    long long offset, room, number;
+    uint64_t generation;
+    char open;
+} Tail;
+
+static PyObject *
+tail_stop(Tail *self, PyObject *Py_UNUSED(none))
+{
+    if (self->open) {
+        self->open = 0;
+        PyBuffer_Release(&self->map);
+        PyBuffer_Release(&self->slot);
+    }
     Py_RETURN_NONE;
 }
+
+static void
+tail_dealloc(Tail *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    Py_DECREF(tail_stop(self, NULL));
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+/* Tail(map, generation, offset, room, slot, number): slot is the place of the number of frames in the journal's header. */
+static int
+tail_init(Tail *self, PyObject *args, PyObject *kwargs)
+{
+    PyObject *map, *slot;
+    unsigned long long generation;
+    long long offset, room, number;
+    if (kwargs != NULL && PyDict_GET_SIZE(kwargs)) {
+        PyErr_SetString(PyExc_TypeError, "Tail takes no keyword arguments");
+        return -1;
+    }
+    if (!PyArg_ParseTuple(args, "OKLLOL", &map, &generation, &offset, &room, &slot, &number))
+        return -1;
+    Py_DECREF(tail_stop(self, NULL));
+    if (PyObject_GetBuffer(map, &self->map, PyBUF_WRITABLE))
+        return -1;
+    if (PyObject_GetBuffer(slot, &self->slot, PyBUF_WRITABLE)) {
+        PyBuffer_Release(&self->map);
+        return -1;
+    }
+    self->open = 1;
+    if (offset < 0 || offset % 8 || room < offset || room > self->map.len || number < 0 || self->slot.len != 8 ||
+        (uintptr_t)self->slot.buf % 8) {
+        Py_DECREF(tail_stop(self, NULL));
+        PyErr_SetString(PyExc_ValueError, "no place for frames");
+        return -1;
+    }
+    self->generation = generation;
+    self->offset = offset;
+    self->room = room;
+    self->number = number;
+    return 0;
+}
+
+/* append(payload): write it and count it, in one step to every other thread; its number, or None where there is no room. */
+static PyObject *
+tail_append(Tail *self, PyObject *payload)
+{
+    if (!PyBytes_CheckExact(payload)) {
+        PyErr_SetString(PyExc_TypeError, "append(bytes)");
+        return NULL;
+    }
+    Py_ssize_t size = PyBytes_GET_SIZE(payload);
+    if (!self->open || size > MAX_PAYLOAD || (long long)PADDED(FRAME_HEAD + size) > self->room - self->offset)
+        Py_RETURN_NONE;
+    PyObject *told = PyLong_FromLongLong(self->number);
+    if (told == NULL)
+        return NULL;
+    write_frame((unsigned char *)self->map.buf + self->offset, payload, (uint64_t)self->number, self->generation,
+                (uint64_t)self->offset);
+    /* crash here => the frame may be read back although append never returned: stored once, like any other. */
+    self->offset += (long long)PADDED(FRAME_HEAD + size);
+    self->number++;
+    __atomic_store_n((uint64_t *)self->slot.buf, (uint64_t)self->number, __ATOMIC_RELEASE);
+    /* crash from here on => commit point A is passed: the frame is accepted and will be read back. */
+    return told;
+}
+
+static PyMemberDef tail_members[] = {
+    {"offset", T_LONGLONG, offsetof(Tail, offset), READONLY, NULL},
+    {"number", T_LONGLONG, offsetof(Tail, number), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyMethodDef tail_methods[] = {
+    {"append", (PyCFunction)tail_append, METH_O, NULL},
+    {"stop", (PyCFunction)tail_stop, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot tail_slots[] = {
+    {Py_tp_init, tail_init},       {Py_tp_dealloc, tail_dealloc},    {Py_tp_members, tail_members},
+    {Py_tp_methods, tail_methods}, {Py_tp_new, PyType_GenericNew}, {0, NULL},
+};
+
+static PyType_Spec tail_spec = {"indelible._native.Tail", sizeof(Tail), 0, Py_TPFLAGS_DEFAULT, tail_slots};
 
 /* read_frame(buffer, at, generation, offset): number, payload and padded size of the frame at buffer[at:], which stands at
  * offset in its file; None where there is none. */
@@ -94,11 +185,18 @@ read_frame(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
         crc32_of((uint32_t)(generation * 0x9e3779b1u + offset), frame + 8, head[0]) != head[1])
         Py_RETURN_NONE;
     return Py_BuildValue("Ky#n", (unsigned long long)number, (const char *)frame + FRAME_HEAD, (Py_ssize_t)head[0] - 8,
-                         (Py_ssize_t)(8 + (uint64_t)head[0] + 7) & ~(Py_ssize_t)7);
+                         (Py_ssize_t)PADDED(8 + (size_t)head[0]));
+}
+
+int
+frame_start(PyObject *module)
+{
+    make_crc_table();
+    PyObject *type = PyType_FromSpec(&tail_spec);
+    return type == NULL ? -1 : PyModule_AddObject(module, "Tail", type);
 }
 
 PyMethodDef frame_functions[] = {
-    {"put_frame", FASTCALL(put_frame)},
     {"read_frame", FASTCALL(read_frame)},
     {NULL, NULL, 0, NULL},
 };

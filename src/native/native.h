@@ -26,6 +26,6 @@ int sha256_start(void);
 /* What each file adds to the module: its functions, and what has to be made before the first call; -1 with an exception. */
 extern PyMethodDef capture_functions[], fingerprint_functions[], frame_functions[], row_functions[], sha256_functions[];
 int capture_start(PyObject *module);
-void frame_start(void);
+int frame_start(PyObject *module);
 
 #endif

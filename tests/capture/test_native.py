@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import mmap
 import os
 import re
 import subprocess
@@ -33,7 +32,6 @@ from indelible.capture.identity import ANONYMOUS
 from indelible.capture.watch import Complaints, Seen
 from indelible.events import LIMITS, decode_event
 from indelible.intake import Intake
-from indelible.journal import encode_frame
 from indelible.native import native
 from indelible.redaction import Redactor
 from indelible.settings import Settings, load
@@ -438,8 +436,6 @@ def test_whatever_seen_is_given() -> None:
                     function(one)
         for other in hostile:
             assert native.fits(one, other) in (True, False)
-            with pytest.raises((TypeError, OverflowError, BufferError, IndexError)):
-                native.put_frame(one, other, one, other, one)
     for name in Request().scope():
         for one in [*hostile, [(1, 2)], [b"x"], [("a", "b")], [(b"a",)], {"user_id": 1}]:
             scope: Any = Request().scope() | {name: one} if name != "type" else Request().scope()
@@ -470,34 +466,6 @@ def test_whatever_seen_is_given() -> None:
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------------
-
-
-@needs_native
-@given(
-    st.binary(max_size=700), st.integers(0, 2**64 - 1), st.integers(0, 2**32), st.integers(0, 511).map(lambda n: n * 8)
-)
-def test_frames(payload: bytes, number: int, generation: int, offset: int) -> None:
-    """The same bytes in the same place, and nothing beside it."""
-    expected = bytearray(b"\xaa" * 8192)
-    frame = encode_frame(payload, number, generation, offset)
-    expected[offset : offset + len(frame)] = frame
-    with mmap.mmap(-1, 8192) as place:
-        place[:] = b"\xaa" * 8192
-        native.put_frame(place, payload, number, generation, offset)
-        assert place[:] == expected
-
-
-@needs_native
-def test_a_frame_that_does_not_fit() -> None:
-    """Is refused before a byte of it is written."""
-    with mmap.mmap(-1, 4096) as place:
-        for offset, size in ((4096 - 24, 9), (4096, 0), (5000, 1), (-8, 1), (0, 4096), (2**62, 8)):
-            with pytest.raises(IndexError):
-                native.put_frame(place, b"x" * size, 0, 0, offset)
-        assert place[:] == bytes(4096)
-        native.put_frame(place, b"x" * 8, 0, 0, 4096 - 24)
-    with pytest.raises(ValueError, match="closed"):
-        native.put_frame(place, b"x", 0, 0, 0)
 
 
 @needs_native

@@ -12,7 +12,6 @@ import psycopg
 
 from indelible.errors import StoreUnavailable
 from indelible.events import AuditEvent
-from indelible.journal.frames import put_frame
 from indelible.journal.reading import JournalReader
 from indelible.journal.writing import Journal
 from indelible.stores.postgres import PostgresStore
@@ -188,8 +187,9 @@ def blow_files(patch: Any, fuse: Fuse) -> None:
 
     def append(journal: Journal, payload: bytes, **told: Any) -> int:
         if not isinstance(journal._file.map, _Map):
+            journal._tail.stop()
             journal._file.map = _Map(journal._file.map, fuse)  # type: ignore[assignment]
-            journal._file.put = put_frame
+            journal._aim(journal._file, journal._tail.offset, journal._tail.number)
         return appended(journal, payload, **told)
 
     patch.setattr(os, "fdatasync", sync)

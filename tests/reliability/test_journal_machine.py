@@ -56,7 +56,7 @@ class JournalMachine(RuleBasedStateMachine):
             return
         assert number == len(self.accepted)
         self.accepted.append(payload)
-        end = self.journal._offset
+        end = self.journal._tail.offset
         self.places.append((self.journal._file.generation, end - (16 + size + 7) // 8 * 8, end))
 
     @rule()
@@ -133,9 +133,9 @@ class JournalMachine(RuleBasedStateMachine):
     def killed_in_the_middle_of_a_frame(self, size: int, cut: int) -> None:
         """Some bytes of the next frame are in the map, and the header does not tell of it."""
         journal, payload = self.journal, b"\xaa" * size
-        frame = encode_frame(payload, len(self.accepted), journal._file.generation, journal._offset)[:cut]
-        room = FILE_BYTES - journal._offset
-        journal._file.map[journal._offset : journal._offset + min(len(frame), room)] = frame[:room]
+        frame = encode_frame(payload, len(self.accepted), journal._file.generation, journal._tail.offset)[:cut]
+        room = FILE_BYTES - journal._tail.offset
+        journal._file.map[journal._tail.offset : journal._tail.offset + min(len(frame), room)] = frame[:room]
         journal.leave()
         self.take_over(keeps=len(self.accepted), maybe=payload)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import psycopg
 import pytest
@@ -28,7 +28,7 @@ def rows(connection: WritingConnection) -> list[tuple[int, str | None]]:
     return connection.execute("SELECT n, name FROM numbers ORDER BY n").fetchall()
 
 
-def copy(connection: WritingConnection, parts: Iterable[list[tuple[int, str | None]]]) -> None:
+def copy(connection: WritingConnection, parts: Iterable[Sequence[tuple[int, str | None]]]) -> None:
     """Copy the rows of each part."""
     copy_in(connection, STATEMENT, ((len(part), copied(connection, ["int8", "text"], part)) for part in parts))
 

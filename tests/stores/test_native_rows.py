@@ -148,7 +148,8 @@ def test_large_values_are_sealed() -> None:
 @pytest.mark.parametrize(
     "odd",
     [
-        event(action="a\0b"), event(duration_us=MAX_INTEGER + 1), event(timestamp=MAX_TIME + 1), event(timestamp=MIN_TIME - 1),
+        event(action="a\0b"), event(duration_us=MAX_INTEGER + 1), event(timestamp=MAX_TIME + 1),
+        event(timestamp=MIN_TIME - 1),
         event(timestamp=2**63 - 1), event(timestamp=-(2**63)), event(action="a" * 129), event(response_status=2**63),
     ],
     ids=lambda odd: str(odd)[:0],

@@ -7,9 +7,8 @@ import mmap
 import os
 import struct
 import sys
-from collections.abc import Callable
 from enum import IntEnum
-from typing import Final, cast
+from typing import Final
 from zlib import crc32
 
 import msgspec
@@ -87,12 +86,6 @@ def encode_frame(payload: bytes, number: int, generation: int, offset: int) -> b
     )
 
 
-def put_frame(place: mmap.mmap | _Written, payload: bytes, number: int, generation: int, offset: int) -> None:
-    """Write one frame to ``offset`` of the file of that ``generation``."""
-    frame = encode_frame(payload, number, generation, offset)
-    place[offset : offset + len(frame)] = frame
-
-
 def decode_frame(buffer: bytes, at: int, generation: int, offset: int) -> tuple[Frame, int] | None:
     """The frame at ``buffer[at:]``, which stands at ``offset`` in its file, with its padded size, or None."""
     if native is not None:
@@ -148,7 +141,7 @@ class _Written:
         pass
 
 
-def mapped(fd: int, size: int) -> mmap.mmap | _Written:
+def mapped(fd: int, size: int) -> Map:
     """A shared, writable map of the file, or what stands in for it where the file system refuses."""
     try:
         return mmap.mmap(fd, size)
@@ -156,9 +149,8 @@ def mapped(fd: int, size: int) -> mmap.mmap | _Written:
         return _Written(fd)
 
 
-def putting(place: mmap.mmap | _Written) -> Callable[..., None]:
-    """What writes frames there: ``put_frame``, or the same in C."""
-    return put_frame if native is None or isinstance(place, _Written) else cast("Callable[..., None]", native.put_frame)
+#: What a file is written through.
+Map = mmap.mmap | _Written
 
 
 class Header:

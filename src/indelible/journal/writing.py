@@ -8,8 +8,8 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Final
 from uuid import UUID
 
 from indelible.errors import JournalFull, JournalUnavailable
@@ -27,20 +27,15 @@ from indelible.journal.frames import (
     file_name,
     mapped,
     padded,
-    putting,
 )
 from indelible.journal.intents import Intents
-
-#: As plain numbers: this is the request path.
-_APPENDED: Final = int(Slot.APPENDED)
-#: Added to a payload's length before it is rounded down to a multiple of eight: the size of its frame.
-_TO_PAD: Final = FRAME_HEAD.size + 7
+from indelible.journal.tail import Tail, make_tail
 
 
 class _DataFile:
     """One fallocated, mapped file on the writing side."""
 
-    __slots__ = ("end", "fd", "generation", "map", "path", "put")
+    __slots__ = ("end", "fd", "generation", "map", "path")
 
     def __init__(self, path: Path, generation: int, size: int) -> None:
         self.path = path
@@ -54,7 +49,6 @@ class _DataFile:
             # call, which lets go of the interpreter meanwhile; a touch of the map does not.
             os.pwrite(self.fd, b"\0", 0)
             self.map = mapped(self.fd, size)
-            self.put = putting(self.map)
         except BaseException:
             os.close(self.fd)
             raise
@@ -96,7 +90,6 @@ class Journal:
         self._closed = False
         self._broken: JournalUnavailable | None = None
         self._generation = 0
-        self._appended = 0  # the header has the same number: looked up here, it costs a tenth
         self._full: list[_DataFile] = []  # oldest first, waiting to be stored and then used again
         self._unsynced: list[_DataFile] = []
         self._spare: _DataFile | None = None
@@ -111,7 +104,9 @@ class Journal:
             self._discard()
             raise _unavailable(self.path, error) from error
         self._header_stat = os.fstat(self._header_fd)
-        self._offset = FILE_HEAD.size
+        self._tail: Tail
+        self._quick: Callable[[bytes], int | None]
+        self._aim(self._file, FILE_HEAD.size, 0)
 
     def _create_header(self, directory: Path) -> None:
         staging = directory / f".{self.writer_id}.new"
@@ -166,6 +161,7 @@ class Journal:
                     # Whatever the disk and the quota come to: the outcomes of open intents fit into this file.
                     self._reserve = self._make_reserve()
                     self._reserved_only = False
+                    self._pass()
                 return self._intents.arm(payload)
             except OSError as error:
                 raise _unavailable(self.path, error) from error
@@ -199,45 +195,62 @@ class Journal:
         When it returns, the frame is in the kernel's pages: ``kill -9`` of this process does not lose it.
         Raises JournalFull (quota) or JournalUnavailable (closed, disk full, file gone); then the journal is unchanged.
         """
-        size = (len(payload) + _TO_PAD) & ~7
-        if size > self._max_frame:
+        if (number := self._quick(payload)) is not None:
+            return number
+        if padded(FRAME_HEAD.size + len(payload)) > self._max_frame:
             raise JournalUnavailable(f"a payload of {len(payload)} bytes does not fit into the journal")
         with self._lock:
-            if self._closed or self._broken is not None:
+            if not self.accepting:
                 raise self._unusable()
             if self._reserved_only and not reserved:
                 raise JournalFull("what is left of the journal is set aside for the outcomes of open intents")
-            offset = self._offset
-            if offset + size > self._file_bytes:
-                self._roll(reserved=reserved)
-                offset = self._offset
-            number, file = self._appended, self._file
             try:
-                file.put(file.map, payload, number, file.generation, offset)
-                # crash here ⇒ the frame may be read back although append never returned: stored once, like any other.
-                self._offset, self._appended = offset + size, number + 1
-                self._slots[_APPENDED] = number + 1
-                # crash from here on ⇒ commit point A is passed: the frame is accepted and will be read back.
+                number = self._tail.append(payload)
+                while number is None:
+                    self._roll(reserved=reserved)
+                    number = self._tail.append(payload)
             except OSError as error:
                 # Only where the file system refuses maps. How much of the frame is there is not known: write no more.
-                self._broken = _unavailable(self.path, error)
-                raise self._broken from error
+                raise self._break(_unavailable(self.path, error)) from error
         return number
+
+    def _aim(self, file: _DataFile, offset: int, number: int) -> None:
+        """The next frame goes to ``offset`` of this file."""
+        assert self._header is not None
+        self._tail, self._atomic = make_tail(
+            file.map, file.generation, offset, self._file_bytes, self._header.slots, number
+        )
+        self._pass()
+
+    def _pass(self) -> None:
+        """Let ``append`` do without the lock where nothing but room has to be looked at."""
+        self._quick = self._tail.append if self._atomic and self.accepting and not self._reserved_only else _no_number
+
+    def _break(self, error: JournalUnavailable) -> JournalUnavailable:
+        """Write no more, for good; the lock is held."""
+        self._broken, self._quick = error, _no_number
+        return error
 
     def _roll(self, *, reserved: bool) -> None:
         with self._making:
+            # From here on every other append waits for the lock.
+            self._tail.stop()
+            file, offset, number = self._file, self._tail.offset, self._tail.number
             try:
                 fresh = self._next_file(reserved=reserved)
                 if not fresh.healthy(self._file_bytes):
                     raise _gone(fresh.path.name)
-                fresh.map[: FILE_HEAD.size] = file_head(fresh.generation, self._appended)
+                fresh.map[: FILE_HEAD.size] = file_head(fresh.generation, number)
+                self._spare = None
+                file.end = number
+                self._full.append(file)
+                self._unsynced.append(file)
+                self._file = file = fresh
+                offset = FILE_HEAD.size
             except OSError as error:
                 raise _unavailable(self.path, error) from error
-            self._spare = None
-            self._file.end = self._appended
-            self._full.append(self._file)
-            self._unsynced.append(self._file)
-            self._file, self._offset = fresh, FILE_HEAD.size
+            finally:
+                self._aim(file, offset, number)
 
     def _next_file(self, *, reserved: bool) -> _DataFile:
         if self._spare is not None:
@@ -306,21 +319,19 @@ class Journal:
                     return self.synced
                 if self._broken is not None:
                     raise self._unusable()
-                target = self._appended
+                target = self._tail.number
                 intents, unlisted, self._unlisted = self._intents, self._unlisted, False
                 finished, current = list(self._unsynced), self._file
-                short = self._spare is None and (self._reserved_only or self._offset * 2 > self._file_bytes)
+                short = self._spare is None and (self._reserved_only or self._tail.offset * 2 > self._file_bytes)
             if short:
                 self._prepare()
             try:
                 # Without its header the journal is found by nobody who does not read it already.
                 if os.fstat(self._header_fd).st_nlink == 0:
-                    self._broken = _gone("header")
-                    raise self._broken
+                    raise _gone("header")
                 for file in (*finished, current):
                     if not file.healthy(self._file_bytes):
-                        self._broken = _gone(file.path.name)
-                        raise self._broken
+                        raise _gone(file.path.name)
                     os.fdatasync(file.fd)
                 if intents is not None:
                     os.fdatasync(intents.fd)
@@ -329,8 +340,11 @@ class Journal:
                     _sync_directory(self.path)
             except OSError as error:
                 # The kernel may have dropped the pages it could not write: what comes next must not stand behind them.
-                self._broken = _unavailable(self.path, error)
-                raise self._broken from error
+                with self._lock:
+                    raise self._break(_unavailable(self.path, error)) from error
+            except JournalUnavailable as error:
+                with self._lock:
+                    raise self._break(error) from None
             with self._lock:
                 # crash here ⇒ the frames are durable and SYNCED says less than the truth: harmless.
                 self._slots[Slot.SYNCED] = target
@@ -342,13 +356,14 @@ class Journal:
         with self._making, contextlib.suppress(OSError, JournalFull):
             self._spare = self._recycled() or self._open_file()
             self._reserved_only, self._unlisted = False, True
+            self._pass()
 
     # --- positions ----------------------------------------------------------------------------------------------------
 
     @property
     def appended(self) -> int:
         """How many frames were accepted."""
-        return self._appended
+        return self._tail.number
 
     @property
     def synced(self) -> int:
@@ -454,9 +469,15 @@ class Journal:
             os.close(self._header_fd)
 
     def _close_files(self) -> None:
+        self._quick = _no_number
+        self._tail.stop()
         for file in (*self._full, self._file, self._spare, self._reserve, self._intents):
             if file is not None:
                 file.close()
+
+
+def _no_number(_: bytes) -> None:
+    """Stands for a Tail that must not be used."""
 
 
 def _sync_directory(path: Path) -> None:
