@@ -16,16 +16,17 @@
 #define NAMES(X)                                                                                                       \
     X(type) X(headers) X(state) X(root_path) X(path) X(client) X(user) X(method) X(route) X(path_template)             \
     X(path_format) X(path_params) X(query_string) X(status) X(more_body) X(correlation_id) X(ip_address)               \
-    X(user_agent) X(user_id) X(reason) X(fields) X(metadata) X(bytes) X(finish)
+    X(user_agent) X(user_id) X(reason) X(fields) X(metadata) X(bytes) X(finish)       \
+    X(_note) X(_received) X(throw) X(value) X(close) X(gi_code) X(co_flags)
 
 #define DECLARE(name) static PyObject *s_##name;
 NAMES(DECLARE)
 #undef DECLARE
 
-static PyObject *s_start, *s_body, *header_name, *empty;
+static PyObject *s_start, *s_body, *s_request, *header_name, *empty;
 
 /* Given by prepare(). */
-static PyObject *bound_var, *request_var, *nothing, *uuid7, *record_type, *anonymous;
+static PyObject *bound_var, *request_var, *nothing, *uuid7, *record_type, *anonymous, *restore;
 
 #define MAX_AGENT 1024
 #define MAX_KEY 255
@@ -391,6 +392,33 @@ done:
     return tokens;
 }
 
+/* Undo one binding, as restore() of indelible.context does. */
+static int
+unbind(PyObject *variable, PyObject *token)
+{
+    if (PyContextVar_Reset(variable, token) == 0)
+        return 0;
+    if (!PyErr_ExceptionMatches(PyExc_ValueError))
+        return -1;
+    PyErr_Clear();
+    PyObject *done = PyObject_CallFunctionObjArgs(restore, variable, token, NULL);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+/* leave(bound, request): undo what bind() or enter() did. */
+static PyObject *
+seen_leave(Seen *Py_UNUSED(self), PyObject *const *args, Py_ssize_t count)
+{
+    if (count != 2 || restore == NULL) {
+        PyErr_SetString(PyExc_TypeError, "leave(bound, request)");
+        return NULL;
+    }
+    if (unbind(request_var, args[1]) || unbind(bound_var, args[0]))
+        return NULL;
+    Py_RETURN_NONE;
+}
+
 /* ---- what goes out --------------------------------------------------------------------------------------------------- */
 
 /* The message with the correlation id among its headers; NULL without an exception where it is an unusual one. */
@@ -430,7 +458,7 @@ with_header(Seen *self, PyObject *message)
     return copy;
 }
 
-/* note(message): what is passed on for an answer's beginning or a part of its body; None for every other message. */
+/* What is passed on for an answer's beginning or a part of its body; None for every other message. */
 static PyObject *
 seen_note(Seen *self, PyObject *message)
 {
@@ -468,7 +496,331 @@ seen_note(Seen *self, PyObject *message)
     Py_RETURN_NONE;
 }
 
-/* ---- the event: MessagePack, as indelible.directory.encode_fields writes it ------------------------------------------ */
+/* ---- Passing: one message on its way, in the place of a coroutine ------------------------------------------------------- */
+
+typedef struct {
+    PyObject_HEAD
+    Seen *seen;
+    PyObject *message; /* NULL: one that is received */
+    PyObject *inner;   /* what the server's send or receive is awaited by */
+    char begun, over;
+} Passing;
+
+static PyTypeObject *passing_type;
+
+static int
+passing_traverse(Passing *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->seen);
+    Py_VISIT(self->message);
+    Py_VISIT(self->inner);
+    Py_VISIT(Py_TYPE(self));
+    return 0;
+}
+
+static int
+passing_clear(Passing *self)
+{
+    Py_CLEAR(self->seen);
+    Py_CLEAR(self->message);
+    Py_CLEAR(self->inner);
+    return 0;
+}
+
+static void
+passing_dealloc(Passing *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    passing_clear(self);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+static PyObject *
+passing_new(Seen *seen, PyObject *message)
+{
+    Passing *self = PyObject_GC_New(Passing, passing_type);
+    if (self == NULL)
+        return NULL;
+    self->seen = (Seen *)Py_NewRef((PyObject *)seen);
+    self->message = Py_XNewRef(message);
+    self->inner = NULL;
+    self->begun = self->over = 0;
+    PyObject_GC_Track(self);
+    return (PyObject *)self;
+}
+
+/* receive(): the server's next message; tells when the client has gone. */
+static PyObject *
+seen_receive(Seen *self, PyObject *Py_UNUSED(none))
+{
+    return passing_new(self, NULL);
+}
+
+/* send(message): pass it on; the first of an answer gets the correlation id, before the last the event is written. */
+static PyObject *
+seen_send(Seen *self, PyObject *message)
+{
+    return passing_new(self, message);
+}
+
+/* Whether it is a generator of types.coroutine. */
+static int
+is_generator_based(PyObject *object)
+{
+    if (!PyGen_CheckExact(object))
+        return 0;
+    PyObject *code = PyObject_GetAttr(object, s_gi_code), *flags = code == NULL ? NULL : PyObject_GetAttr(code, s_co_flags);
+    long bits = flags == NULL ? 0 : PyLong_AsLong(flags);
+    Py_XDECREF(code);
+    Py_XDECREF(flags);
+    PyErr_Clear();
+    return bits > 0 && bits & CO_ITERABLE_COROUTINE;
+}
+
+/* What ``await`` makes of an object. */
+static PyObject *
+awaited_by(PyObject *awaitable)
+{
+    if (PyCoro_CheckExact(awaitable) || is_generator_based(awaitable))
+        return Py_NewRef(awaitable);
+    PyAsyncMethods *methods = Py_TYPE(awaitable)->tp_as_async;
+    if (methods == NULL || methods->am_await == NULL) {
+        PyErr_Format(PyExc_TypeError, "object %.100s can't be used in 'await' expression", Py_TYPE(awaitable)->tp_name);
+        return NULL;
+    }
+    PyObject *inner = methods->am_await(awaitable);
+    if (inner != NULL && !PyIter_Check(inner)) {
+        PyErr_Format(PyExc_TypeError, "__await__() returned non-iterator of type '%.100s'", Py_TYPE(inner)->tp_name);
+        Py_CLEAR(inner);
+    }
+    return inner;
+}
+
+static int
+passing_begin(Passing *self)
+{
+    Seen *seen = self->seen;
+    PyObject *passed = NULL, *awaitable;
+    self->begun = 1;
+    if (!is_whole(seen))
+        return -1;
+    if (self->message != NULL) {
+        passed = seen_note(seen, self->message);
+        if (passed == Py_None) {
+            Py_DECREF(passed);
+            passed = PyObject_CallMethodOneArg((PyObject *)seen, s__note, self->message);
+        }
+        if (passed == NULL)
+            return -1;
+    }
+    PyObject *call = Py_NewRef(passed == NULL ? seen->receive : seen->send);
+    awaitable = passed == NULL ? PyObject_CallNoArgs(call) : PyObject_CallOneArg(call, passed);
+    Py_DECREF(call);
+    Py_XDECREF(passed);
+    if (awaitable == NULL)
+        return -2;
+    self->inner = awaited_by(awaitable);
+    Py_DECREF(awaitable);
+    return self->inner == NULL ? -2 : 0;
+}
+
+/* It has ended with an exception of the server's, which is set. */
+static void
+passing_failed(Passing *self)
+{
+    self->over = 1;
+    if (self->message != NULL && PyErr_ExceptionMatches(PyExc_OSError))
+        self->seen->disconnected = 1;
+    Py_CLEAR(self->inner);
+}
+
+/* It has ended with this value; -1 with an exception. */
+static int
+passing_ended(Passing *self, PyObject *value)
+{
+    self->over = 1;
+    Py_CLEAR(self->inner);
+    if (self->message != NULL)
+        return 0;
+    PyObject *kind = PyDict_CheckExact(value) ? lookup(value, s_type) : NULL;
+    if (kind != NULL && PyUnicode_Check(kind) && PyUnicode_Compare(kind, s_request) == 0)
+        return 0;
+    PyObject *done = PyObject_CallMethodOneArg((PyObject *)self->seen, s__received, value);
+    Py_XDECREF(done);
+    return done == NULL ? -1 : 0;
+}
+
+static PySendResult
+passing_send(Passing *self, PyObject *value, PyObject **result)
+{
+    *result = NULL;
+    if (self->over) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+        return PYGEN_ERROR;
+    }
+    if (!self->begun) {
+        if (value != Py_None) {
+            PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started coroutine");
+            return PYGEN_ERROR;
+        }
+        int begun = passing_begin(self);
+        if (begun == -2)
+            passing_failed(self);
+        else if (begun < 0)
+            self->over = 1;
+        if (begun)
+            return PYGEN_ERROR;
+    }
+    else if (self->inner == NULL) {
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        return PYGEN_ERROR;
+    }
+    PyObject *inner = Py_NewRef(self->inner);
+    PySendResult how = PyIter_Send(inner, value, result);
+    Py_DECREF(inner);
+    if (how == PYGEN_ERROR)
+        passing_failed(self);
+    else if (how == PYGEN_RETURN) {
+        /* Of a message that was sent, as of a coroutine that returns nothing. */
+        if (self->message != NULL)
+            put(result, Py_NewRef(Py_None));
+        if (passing_ended(self, *result)) {
+            Py_CLEAR(*result);
+            return PYGEN_ERROR;
+        }
+    }
+    return how;
+}
+
+/* What a step has come to, for whoever iterates. */
+static PyObject *
+stepped(PySendResult how, PyObject *result)
+{
+    if (how != PYGEN_RETURN)
+        return result;
+    PyObject *stop = result == Py_None ? PyObject_CallNoArgs(PyExc_StopIteration)
+                                       : PyObject_CallOneArg(PyExc_StopIteration, result);
+    Py_DECREF(result);
+    if (stop != NULL) {
+        PyErr_SetObject(PyExc_StopIteration, stop);
+        Py_DECREF(stop);
+    }
+    return NULL;
+}
+
+static PyObject *
+passing_send_(Passing *self, PyObject *value)
+{
+    PyObject *result;
+    PySendResult how = passing_send(self, value, &result);
+    return stepped(how, result);
+}
+
+static PyObject *
+passing_next(Passing *self)
+{
+    return passing_send_(self, Py_None);
+}
+
+/* Raise what was thrown at it, where there is nothing that it could be thrown on to. */
+static void
+raise_thrown(PyObject *args)
+{
+    PyObject *type, *value = NULL, *trace = NULL;
+    if (!PyArg_UnpackTuple(args, "throw", 1, 3, &type, &value, &trace))
+        return;
+    if (PyExceptionInstance_Check(type))
+        PyErr_SetObject((PyObject *)Py_TYPE(type), type);
+    else if (PyExceptionClass_Check(type))
+        PyErr_SetObject(type, value);
+    else
+        PyErr_SetString(PyExc_TypeError, "exceptions must be classes or instances deriving from BaseException");
+}
+
+static PyObject *
+passing_throw(Passing *self, PyObject *args)
+{
+    if (self->over) {
+        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
+        return NULL;
+    }
+    PyObject *inner = Py_XNewRef(self->inner), *throw_;
+    if (inner == NULL || (throw_ = PyObject_GetAttr(inner, s_throw)) == NULL) {
+        Py_XDECREF(inner);
+        PyErr_Clear();
+        raise_thrown(args);
+        if (self->begun)
+            passing_failed(self);
+        self->over = 1;
+        return NULL;
+    }
+    PyObject *yielded = PyObject_Call(throw_, args, NULL);
+    Py_DECREF(throw_);
+    Py_DECREF(inner);
+    if (yielded != NULL)
+        return yielded;
+    if (!PyErr_ExceptionMatches(PyExc_StopIteration)) {
+        passing_failed(self);
+        return NULL;
+    }
+    PyObject *type, *stop, *trace, *value;
+    PyErr_Fetch(&type, &stop, &trace);
+    PyErr_NormalizeException(&type, &stop, &trace);
+    value = PyObject_GetAttr(stop, s_value);
+    Py_XDECREF(type);
+    Py_XDECREF(stop);
+    Py_XDECREF(trace);
+    if (value != NULL && self->message != NULL)
+        put(&value, Py_NewRef(Py_None));
+    if (value == NULL || passing_ended(self, value)) {
+        self->over = 1;
+        Py_XDECREF(value);
+        return NULL;
+    }
+    return stepped(PYGEN_RETURN, value);
+}
+
+static PyObject *
+passing_close(Passing *self, PyObject *Py_UNUSED(none))
+{
+    PyObject *inner = Py_XNewRef(self->inner), *close, *told;
+    self->over = 1;
+    Py_CLEAR(self->inner);
+    if (inner == NULL || (close = PyObject_GetAttr(inner, s_close)) == NULL) {
+        Py_XDECREF(inner);
+        PyErr_Clear();
+        Py_RETURN_NONE;
+    }
+    told = PyObject_CallNoArgs(close);
+    Py_DECREF(close);
+    Py_DECREF(inner);
+    if (told == NULL)
+        passing_failed(self);
+    Py_XDECREF(told);
+    return told == NULL ? NULL : Py_NewRef(Py_None);
+}
+
+static PyMethodDef passing_methods[] = {
+    {"send", (PyCFunction)passing_send_, METH_O, NULL},
+    {"throw", (PyCFunction)passing_throw, METH_VARARGS, NULL},
+    {"close", (PyCFunction)passing_close, METH_NOARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot passing_slots[] = {
+    {Py_tp_dealloc, passing_dealloc}, {Py_tp_traverse, passing_traverse},  {Py_tp_clear, passing_clear},
+    {Py_tp_methods, passing_methods}, {Py_tp_iternext, passing_next},      {Py_am_await, PyObject_SelfIter},
+    {Py_am_send, passing_send},       {0, NULL},
+};
+
+static PyType_Spec passing_spec = {
+    "indelible._native.Passing", sizeof(Passing), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION, passing_slots,
+};
+
+/* ---- the event: MessagePack, as indelible.events.encode_fields writes it ------------------------------------------ */
 
 typedef struct {
     unsigned char *at;
@@ -800,7 +1152,9 @@ static PyMemberDef seen_members[] = {
 static PyMethodDef seen_methods[] = {
     {"read", FASTCALL(seen_read)},
     {"bind", (PyCFunction)seen_bind, METH_NOARGS, NULL},
-    {"note", (PyCFunction)seen_note, METH_O, NULL},
+    {"leave", FASTCALL(seen_leave)},
+    {"receive", (PyCFunction)seen_receive, METH_NOARGS, NULL},
+    {"send", (PyCFunction)seen_send, METH_O, NULL},
     {"pack", (PyCFunction)seen_pack, METH_O, NULL},
     {"elapsed", (PyCFunction)seen_elapsed, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
@@ -816,15 +1170,16 @@ static PyType_Spec seen_spec = {
     "indelible._native.Seen", sizeof(Seen), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, seen_slots,
 };
 
-/* prepare(bound, request, nothing, uuid7, record_type, anonymous): once, before the first Seen is made. */
+/* prepare(bound, request, nothing, uuid7, record_type, anonymous, restore): once, before the first Seen is made. */
 static PyObject *
 prepare(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    PyObject *given[6];
-    if (!PyArg_UnpackTuple(args, "prepare", 6, 6, &given[0], &given[1], &given[2], &given[3], &given[4], &given[5]))
+    PyObject *given[7];
+    if (!PyArg_UnpackTuple(args, "prepare", 7, 7, &given[0], &given[1], &given[2], &given[3], &given[4], &given[5],
+                           &given[6]))
         return NULL;
-    PyObject **places[6] = {&bound_var, &request_var, &nothing, &uuid7, &record_type, &anonymous};
-    for (int at = 0; at < 6; at++)
+    PyObject **places[7] = {&bound_var, &request_var, &nothing, &uuid7, &record_type, &anonymous, &restore};
+    for (int at = 0; at < 7; at++)
         put(places[at], Py_NewRef(given[at]));
     Py_RETURN_NONE;
 }
@@ -860,10 +1215,12 @@ capture_start(PyObject *module)
 #undef MAKE
     s_start = PyUnicode_InternFromString("http.response.start");
     s_body = PyUnicode_InternFromString("http.response.body");
+    s_request = PyUnicode_InternFromString("http.request");
     header_name = PyBytes_FromString("x-correlation-id");
     empty = PyUnicode_FromString("");
     PyObject *type = PyType_FromSpec(&seen_spec);
-    if (type == NULL || s_start == NULL || s_body == NULL || header_name == NULL || empty == NULL)
+    passing_type = (PyTypeObject *)PyType_FromSpec(&passing_spec);
+    if (type == NULL || passing_type == NULL || s_request == NULL || s_start == NULL || s_body == NULL || header_name == NULL || empty == NULL)
         return -1;
     return PyModule_AddObject(module, "Seen", type);
 }

@@ -13,7 +13,7 @@
 #include <string.h>
 
 /* What indelible.native asks for: to be counted up with every change that the Python side can tell. */
-#define VERSION 3
+#define VERSION 4
 
 #define FASTCALL(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL, NULL
 

@@ -8,7 +8,10 @@ import re
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Awaitable, Callable
+import types
+import warnings
+from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import suppress
 from contextvars import copy_context
 from pathlib import Path
 from shutil import which
@@ -22,7 +25,7 @@ import msgspec
 import pytest
 from fastapi import APIRouter, FastAPI
 from fastapi import Request as HostRequest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from indelible import bound, enrich
@@ -439,12 +442,13 @@ def test_whatever_seen_is_given() -> None:
     for name in Request().scope():
         for one in [*hostile, [(1, 2)], [b"x"], [("a", "b")], [(b"a",)], {"user_id": 1}]:
             scope: Any = Request().scope() | {name: one} if name != "type" else Request().scope()
-            seen = Seen(scope, nobody, nobody, nobody, Complaints())
+            seen = Seen(scope, nobody, discard, nobody, Complaints())
             assert seen.read(frozenset(), (), None) in (True, False)
-            assert seen.note({"type": "http.response.start", "status": 200, "headers": one}) is None or one == []
-            for message in (one, {"type": one}, {"type": "http.response.body", "more_body": one}):
+            start = {"type": "http.response.start", "status": 200, "headers": one}
+            for message in (one, {"type": one}, {"type": "http.response.body", "more_body": one}, start):
                 seen.complete = True
-                seen.note(message)
+                with suppress(TypeError, KeyError, AttributeError):
+                    asyncio.run(seen.send(message))
             copy_context().run(seen.bind)
             for plan in (
                 None,
@@ -460,9 +464,219 @@ def test_whatever_seen_is_given() -> None:
                     assert told is None or plan[-1] == "node_id"  # type: ignore[index]
     del seen.scope
     for broken in (seen, Seen.__new__(Seen)):
-        for name, arguments in (("read", (frozenset(), (), None)), ("bind", ()), ("note", ({},)), ("pack", ({},))):
+        for name, arguments in (("read", (frozenset(), (), None)), ("bind", ()), ("pack", ({},))):
             with pytest.raises(TypeError, match="not a whole Seen"):
                 getattr(broken, name)(*arguments)
+
+
+# --- messages on their way --------------------------------------------------------------------------------------------
+
+
+async def discard(*_: object) -> Any:
+    """A server that takes everything."""
+
+
+def never(*_: object) -> None:
+    """Nothing is written here."""
+
+
+class Inner:
+    """What the server's own send or receive is awaited by: it does what it is told, step by step."""
+
+    def __init__(self, script: list[Any]) -> None:
+        self.script = [*script]
+        self.seen: list[Any] = []
+
+    def __iter__(self) -> Inner:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+    def send(self, value: Any) -> Any:
+        """The next step."""
+        self.seen.append(value)
+        return self._step()
+
+    def _step(self) -> Any:
+        step = self.script.pop(0) if self.script else StopIteration({"type": "http.disconnect"})
+        if isinstance(step, BaseException):
+            raise step
+        return step
+
+    def throw(self, *error: Any) -> Any:
+        """The next step, or what was thrown."""
+        self.seen.append(type(error[0]).__name__ if isinstance(error[0], BaseException) else error[0].__name__)
+        if len(self.script) % 2:
+            return self._step()
+        raise error[0]
+
+    def close(self) -> None:
+        """May fail as well."""
+        self.seen.append("closed")
+        if self.script and isinstance(self.script[0], OSError):
+            raise self.script[0]
+
+
+class ByMethod:
+    """Something with __await__ that is no coroutine."""
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __await__(self) -> Any:
+        return self._inner
+
+
+def awaitable(kind: str, inner: Inner) -> Any:
+    """What a server's function may return."""
+
+    async def coroutine() -> Any:
+        return await ByMethod(inner)
+
+    @types.coroutine
+    def generator() -> Generator[Any, Any, Any]:
+        return (yield from inner)
+
+    match kind:
+        case "coroutine":
+            return coroutine()
+        case "generator":
+            return generator()
+        case "iterator":
+            return ByMethod(inner)
+        case "none":
+            return None
+        case "no iterator":
+            return ByMethod(7)
+    return iter(())  # a generator-less iterator cannot be awaited
+
+
+def driven(
+    kind: type, way: str, inner: str, script: list[Any], steps: list[Any], message: Any, fails: bool
+) -> list[Any]:
+    """What comes of a message, step by step, and what is known of the request then."""
+    told: list[Any] = []
+    server = Inner(script)
+
+    def call(*passed: Any) -> Any:
+        told.append(("passed", passed))
+        if fails:
+            raise BrokenPipeError("gone")
+        return awaitable(inner, server)
+
+    seen = kind(Request().scope(), call, call, lambda *_: told.append("written"), Complaints())
+    seen.correlation_id = "c"
+    passing = seen.send(message) if way == "send" else seen.receive()
+    assert isinstance(passing, Coroutine)
+    for step in steps:
+        try:
+            if step == "close":
+                told.append(passing.close())
+            elif isinstance(step, (type, BaseException)):
+                told.append(passing.throw(step))
+            else:
+                told.append(passing.send(step))
+        except BaseException as error:  # noqa: BLE001 - told
+            told.append((type(error).__name__, *(str(a) for a in error.args)))
+    passing.close() if "close" not in steps else None
+    return [*told, server.seen, seen.disconnected, seen.complete, seen.status, seen.close_code]
+
+
+def plainly(told: list[Any]) -> list[Any]:
+    """Without what two coroutines of Python say differently too."""
+    return [
+        re.sub(r"(coroutine|generator) (already executing|raised StopIteration)", r"\2", repr(each)) for each in told
+    ]
+
+
+@needs_native
+@settings(max_examples=600, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.sampled_from(["send", "receive"]),
+    st.sampled_from(["coroutine", "generator", "iterator", "none", "no iterator", "other"]),
+    st.lists(
+        st.sampled_from(
+            [1, None, OSError(32, "gone"), ValueError("no"), StopIteration({"type": "http.request"}), StopIteration(3),
+             StopIteration({"type": "websocket.disconnect", "code": 1001}), StopIteration()]
+        ),
+        max_size=4,
+    ),
+    st.lists(
+        st.sampled_from(
+            [None, None, None, 1, "close", ValueError, ValueError("thrown"), OSError(5, "thrown"), asyncio.CancelledError]
+        ),
+        max_size=5,
+    ),
+    st.sampled_from(
+        [{"type": "http.response.start", "status": 201, "headers": []}, {"type": "http.response.body"}, {"type": "x"}, {},
+         {"type": "http.response.body", "more_body": True}, {"type": "websocket.close"}, {"type": "websocket.accept"}]
+    ),
+    st.booleans(),
+)  # fmt: skip
+def test_a_message_on_its_way(
+    way: str, inner: str, script: list[Any], steps: list[Any], message: Any, fails: bool
+) -> None:
+    """Whoever awaits it cannot tell it from a coroutine, whatever the server's own does, and whatever is thrown at it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a coroutine that is never awaited says so; this one does not
+        plain, native_ = (driven(kind, way, inner, script, steps, message, fails) for kind in (Pure, Seen))
+    assert plainly(native_) == plainly(plain)
+
+
+@needs_native
+def test_a_message_as_a_task() -> None:
+    """Frameworks may make a task of it, and cancel that."""
+
+    async def run() -> None:
+        waiting = asyncio.Event()
+
+        async def forever(*_: object) -> Any:
+            waiting.set()
+            await asyncio.Event().wait()
+
+        seen = Seen(Request().scope(), forever, forever, never, Complaints())
+        for passing in (seen.receive(), seen.send({"type": "http.response.body", "more_body": True})):
+            assert asyncio.iscoroutine(passing)
+            task = asyncio.create_task(passing)
+            await waiting.wait()
+            waiting.clear()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert not seen.disconnected
+
+    asyncio.run(run())
+
+
+@needs_native
+def test_a_message_that_waits_for_itself() -> None:
+    """Is told so."""
+    seen: Any = None
+
+    def server(*_: object) -> Any:
+        passing.send(None)
+
+    seen = Seen(Request().scope(), server, server, never, Complaints())
+    passing = seen.send({"type": "http.response.body", "more_body": True})
+    with pytest.raises(ValueError, match="already executing"):
+        passing.send(None)
+
+
+@needs_native
+def test_bindings_are_undone_in_another_context() -> None:
+    """Or rather not: that context has nothing of ours."""
+    seen = Seen(Request().scope(), discard, discard, never, Complaints())
+    seen.correlation_id = "c"
+    bound, request = copy_context().run(seen.enter)
+    seen.leave(bound, request)
+    bound, request = seen.enter()
+    seen.leave(bound, request)
+    with pytest.raises(RuntimeError, match="already been used"):
+        seen.leave(bound, request)
+    for arguments in ((), (bound,), (1, 2), (bound, None)):
+        with pytest.raises(TypeError):
+            seen.leave(*arguments)
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------------

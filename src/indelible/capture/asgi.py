@@ -24,7 +24,6 @@ from indelible.capture.plans import Plans, learn
 from indelible.capture.refusal import OnFailure, RefusalPolicy, turn_away
 from indelible.capture.resources import resource
 from indelible.capture.watch import HEADER, Complaints, Receive, Scope, Seen, Send, shown_path
-from indelible.context import BOUND, REQUEST, restore
 from indelible.errors import ConfigurationError
 from indelible.redaction import PLACEHOLDER, Redactor
 from indelible.runtime import get_audit_service
@@ -143,8 +142,7 @@ class AuditMiddleware:
         else:
             seen.finish()
         finally:
-            restore(REQUEST, request)
-            restore(BOUND, bound)
+            seen.leave(bound, request)
             if seen.intent is not None:
                 self._settle(seen.intent)
 

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from uuid_utils import uuid7
 
 from indelible.capture.identity import ANONYMOUS, Identity, principal_id
-from indelible.context import BOUND, NOTHING, REQUEST, RequestRecord
+from indelible.context import BOUND, NOTHING, REQUEST, RequestRecord, restore
 from indelible.delivery import Repeats
 from indelible.native import native
 
@@ -40,7 +40,7 @@ _GONE: Final = frozenset(("ClientDisconnect", "ClientDisconnected", "WebSocketDi
 class _Request:
     """What is known of a request, and what is done with almost every one of them in C, where that is compiled.
 
-    ``read``, ``bind``, ``note`` and ``pack`` say that they have not done it: then the Python way is gone.
+    ``read``, ``bind`` and ``pack`` say that they have not done it: then the Python way is gone.
     """
 
     # Defaults stand in the class: one request in a thousand has a value of its own for most of them.
@@ -82,9 +82,31 @@ class _Request:
         """``Seen.enter``, where nothing is bound already."""
         return None
 
-    def note(self, message: Message) -> Message | None:
-        """What is passed on, for the beginning of an answer and the parts of its body."""
-        return None
+    async def receive(self) -> Message:
+        """The server's next message; tells when the client has gone."""
+        message = await self._receive()
+        self._received(message)
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass a message on; the first of an answer gets the correlation id, before the last the event is written."""
+        passed = self._note(message)
+        try:
+            await self._send(passed)
+        except OSError:
+            self.disconnected = True
+            raise
+
+    def leave(self, bound: Any, request: Any) -> None:
+        """Undo what ``enter`` has bound."""
+        restore(REQUEST, request)
+        restore(BOUND, bound)
+
+    if TYPE_CHECKING:
+
+        def _received(self, message: Message) -> None: ...
+
+        def _note(self, message: Message) -> Message: ...
 
     def pack(self, plans: Plans) -> bytes | None:
         """The journal's payload of a request for which there is a plan; ``b""`` where it is not recorded."""
@@ -94,7 +116,7 @@ class _Request:
 if TYPE_CHECKING or native is None:
     _Known = _Request
 else:
-    native.prepare(BOUND, REQUEST, NOTHING, uuid7, RequestRecord, ANONYMOUS)
+    native.prepare(BOUND, REQUEST, NOTHING, uuid7, RequestRecord, ANONYMOUS, restore)
     _Known = native.Seen
 
 
@@ -120,9 +142,7 @@ class Seen(_Known):
             bound["user_id"] = str(user)
         return BOUND.set(bound), REQUEST.set(self.record)
 
-    async def receive(self) -> Message:
-        """The server's next message; tells when the client has gone."""
-        message = await self._receive()
+    def _received(self, message: Message) -> None:
         kind = message["type"]
         if kind == "http.disconnect":
             # After a complete answer this is how a connection ends.
@@ -131,16 +151,6 @@ class Seen(_Known):
             self.disconnected = True
             if self.close_code is None:
                 self.close_code = message.get("code", 1005)
-        return message
-
-    async def send(self, message: Message) -> None:
-        """Pass a message on; the first of an answer gets the correlation id, before the last the event is written."""
-        passed = self.note(message)
-        try:
-            await self._send(self._note(message) if passed is None else passed)
-        except OSError:
-            self.disconnected = True
-            raise
 
     def _note(self, message: Message) -> Message:
         kind = message["type"]
