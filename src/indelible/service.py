@@ -139,7 +139,12 @@ class AuditService:
 
     def accept(self, payload: bytes) -> None:
         """``offer`` of an event that is in the journal's form already: checked, bounded, with an id and the time."""
-        self._keep(payload, None)
+        self._tick()
+        journal = self._journal
+        if journal is None or self._shedding.count or journal.quick(payload) is None:
+            self._keep(payload, None)
+        elif not self._syncer.dirty:
+            self._syncer.wake()
 
     async def alog(self, *, wait: Wait = "accepted", timeout: float = _DEADLINE, **fields: Unpack[EventFields]) -> UUID:  # noqa: ASYNC109
         """``log``, then wait until the event is ``durable`` (survives a power cut) or ``stored`` (in the database).
@@ -165,11 +170,11 @@ class AuditService:
 
     def _offer(self, fields: EventFields, must: bool = False) -> tuple[UUID, int, Journal | None]:
         event, payload = self._intake.take(fields)
+        self._tick()
         return event.id, *self._keep(payload, event.timestamp, must)
 
     def _keep(self, payload: bytes, at: int | None, must: bool = False) -> tuple[int, Journal | None]:
         # The request path: what is not needed for each event is done elsewhere.
-        self._tick()
         try:
             journal = self._journal
             if journal is None or self._shedding.count:

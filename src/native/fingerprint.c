@@ -26,6 +26,18 @@ little(const unsigned char *at, size_t size)
     return value;
 }
 
+static uint64_t
+little64(const unsigned char *at)
+{
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    uint64_t value;
+    memcpy(&value, at, 8);
+    return value;
+#else
+    return little(at, 8);
+#endif
+}
+
 static void
 sip128(const uint64_t key[2], const unsigned char *at, size_t size, unsigned char told[16])
 {
@@ -33,7 +45,7 @@ sip128(const uint64_t key[2], const unsigned char *at, size_t size, unsigned cha
                      key[1] ^ 0x7465646279746573u};
     uint64_t last = (uint64_t)size << 56;
     for (; size >= 8; size -= 8, at += 8) {
-        uint64_t word = little(at, 8);
+        uint64_t word = little64(at);
         v[3] ^= word;
         sip_rounds(v, 2);
         v[0] ^= word;

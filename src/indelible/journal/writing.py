@@ -105,7 +105,8 @@ class Journal:
             raise _unavailable(self.path, error) from error
         self._header_stat = os.fstat(self._header_fd)
         self._tail: Tail
-        self._quick: Callable[[bytes], int | None]
+        #: ``append`` of what needs no look but whether there is room, and so no lock. None says that it was not done.
+        self.quick: Callable[[bytes], int | None]
         self._aim(self._file, FILE_HEAD.size, 0)
 
     def _create_header(self, directory: Path) -> None:
@@ -195,7 +196,7 @@ class Journal:
         When it returns, the frame is in the kernel's pages: ``kill -9`` of this process does not lose it.
         Raises JournalFull (quota) or JournalUnavailable (closed, disk full, file gone); then the journal is unchanged.
         """
-        if (number := self._quick(payload)) is not None:
+        if (number := self.quick(payload)) is not None:
             return number
         if padded(FRAME_HEAD.size + len(payload)) > self._max_frame:
             raise JournalUnavailable(f"a payload of {len(payload)} bytes does not fit into the journal")
@@ -224,11 +225,11 @@ class Journal:
 
     def _pass(self) -> None:
         """Let ``append`` do without the lock where nothing but room has to be looked at."""
-        self._quick = self._tail.append if self._atomic and self.accepting and not self._reserved_only else _no_number
+        self.quick = self._tail.append if self._atomic and self.accepting and not self._reserved_only else _no_number
 
     def _break(self, error: JournalUnavailable) -> JournalUnavailable:
         """Write no more, for good; the lock is held."""
-        self._broken, self._quick = error, _no_number
+        self._broken, self.quick = error, _no_number
         return error
 
     def _roll(self, *, reserved: bool) -> None:
@@ -469,7 +470,7 @@ class Journal:
             os.close(self._header_fd)
 
     def _close_files(self) -> None:
-        self._quick = _no_number
+        self.quick = _no_number
         self._tail.stop()
         for file in (*self._full, self._file, self._spare, self._reserve, self._intents):
             if file is not None:
