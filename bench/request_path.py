@@ -17,7 +17,7 @@ from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import Final
 
-from bench.apps import DELIVERED, LEAST
+from bench.apps import LEAST, READY
 from bench.databases import ENGINES
 from bench.experiment import Context, Experiment, Ways
 from bench.ingest import BATCH, inserting, raw_rows
@@ -36,7 +36,7 @@ _ROWS: Final = 60_000
 _LOGS: Final = 10
 #: Nobody listens there.
 _NOWHERE: Final = "postgresql://postgres@127.0.0.1:9/nowhere"
-_DRESSES: Final = ("bare", "ASGI", "BaseHTTPMiddleware", LEAST, DELIVERED, "middleware alone", "indelible")
+_DRESSES: Final = ("bare", "ASGI", "BaseHTTPMiddleware", LEAST, READY, "middleware alone", "indelible")
 _QUICK: Final = ("bare", "ASGI", "BaseHTTPMiddleware", "indelible")
 PEERS: Final = ("bh-fastapi-audit", "auditlog-fastapi")
 #: Behind a dress: its drainer is a process of its own.
@@ -46,7 +46,7 @@ APART: Final = ", writer process"
 @contextmanager
 def requests(context: Context, engine: str) -> Iterator[Ways]:
     """Every dress served at once, loaded in turn."""
-    count = context.pick(6_000, 1_500)
+    count = context.pick(3_000, 1_500)
     with ExitStack() as stack:
 
         def serve(dress: str, *, process: bool = False) -> Served:
@@ -58,7 +58,7 @@ def requests(context: Context, engine: str) -> Iterator[Ways]:
 
         there = {dress: serve(dress) for dress in (_QUICK if context.quick else (*_DRESSES, *PEERS))}
         if not context.quick:
-            there |= {dress + APART: serve(dress, process=True) for dress in (DELIVERED, "indelible")}
+            there |= {dress + APART: serve(dress, process=True) for dress in (READY, "indelible")}
         yield {name: partial(_loaded, one, count // 4 if name in PEERS else count) for name, one in there.items()}
 
 
