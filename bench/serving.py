@@ -16,7 +16,7 @@ from typing import Final
 import psycopg
 
 from backend.demo.serving import Server
-from bench.apps import DELIVERED, SECRET, THREADS, WAY
+from bench.apps import READY, SECRET, THREADS, WAY
 from bench.machine import ROOT, cpu_seconds, thread_seconds
 from indelible.directory import drainer_status, oldest_waiting
 from indelible.stores import urls
@@ -26,7 +26,7 @@ _BATCH: Final = 10
 #: Seconds without any progress after which an event counts as lost; longer than every interval and time-out involved.
 _PATIENCE: Final = 12.0
 #: The dresses whose events a journal of ours holds.
-_OURS: Final = frozenset({"indelible", DELIVERED})
+_OURS: Final = frozenset({"indelible", READY})
 #: Where the peers keep their rows.
 _TABLES: Final = {"bh-fastapi-audit": "bh_audit_events", "auditlog-fastapi": "audit_logs"}
 
