@@ -122,7 +122,7 @@ class AuditMiddleware:
             seen = self._open(scope, receive, send)
             if self._identify is not None:
                 await self._ask_host(seen)
-            bound, request = seen.enter()
+            bound, request = seen.bind() or seen.enter()
         except Exception as error:  # noqa: BLE001 - a request is never harmed by its audit
             self._complaints.tell("opening a request", error)
             if self._refusal.refuses(scope["path"], lambda: ""):
@@ -140,7 +140,8 @@ class AuditMiddleware:
             seen.finish(error)
             raise
         else:
-            seen.finish()
+            if not seen.complete:  # else it is written
+                seen.finish()
         finally:
             seen.leave(bound, request)
             if seen.intent is not None:

@@ -79,7 +79,7 @@ class _Request:
         return False
 
     def bind(self) -> tuple[Any, Any] | None:
-        """``Seen.enter``, where nothing is bound already."""
+        """``enter``, where nothing is bound already."""
         return None
 
     async def receive(self) -> Message:
@@ -128,8 +128,6 @@ class Seen(_Known):
 
     def enter(self) -> tuple[Any, Any]:
         """Bind what is known for the code inside; returns the tokens that undo it."""
-        if (tokens := self.bind()) is not None:
-            return tokens
         bound: dict[str, str | None] = {
             "correlation_id": self.correlation_id,
             "ip_address": self.ip_address,
