@@ -1,4 +1,4 @@
-"""The compiled part of the request path, where there is one. Everything in it has its counterpart in Python."""
+"""What is compiled of the request path, the append and sealing, where it is. All of it has its counterpart in Python."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 #: Whether it may be used: ``INDELIBLE_PURE=1`` asks for Python alone. Read here, where there are no settings yet.
 wanted: Final = os.environ.get("INDELIBLE_PURE") != "1"
 #: Of the module that this code was written with. Another one was left by an installation before.
-_VERSION: Final = 4
+_VERSION: Final = 5
 
 
 def _compiled() -> Any:

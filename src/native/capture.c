@@ -16,8 +16,8 @@
 #define NAMES(X)                                                                                                       \
     X(type) X(headers) X(state) X(root_path) X(path) X(client) X(user) X(method) X(route) X(path_template)             \
     X(path_format) X(path_params) X(query_string) X(status) X(more_body) X(correlation_id) X(ip_address)               \
-    X(user_agent) X(user_id) X(reason) X(fields) X(metadata) X(bytes) X(finish)       \
-    X(_note) X(_received) X(throw) X(value) X(close) X(gi_code) X(co_flags)
+    X(user_agent) X(user_id) X(reason) X(fields) X(metadata) X(bytes) X(finish) X(_note) X(_received) X(throw)         \
+    X(value) X(close) X(gi_code) X(co_flags)
 
 #define DECLARE(name) static PyObject *s_##name;
 NAMES(DECLARE)
@@ -503,7 +503,7 @@ typedef struct {
     Seen *seen;
     PyObject *message; /* NULL: one that is received */
     PyObject *inner;   /* what the server's send or receive is awaited by */
-    char begun, over;
+    char begun, running, over;
 } Passing;
 
 static PyTypeObject *passing_type;
@@ -546,24 +546,107 @@ passing_new(Seen *seen, PyObject *message)
     self->seen = (Seen *)Py_NewRef((PyObject *)seen);
     self->message = Py_XNewRef(message);
     self->inner = NULL;
-    self->begun = self->over = 0;
+    self->begun = self->running = self->over = 0;
     PyObject_GC_Track(self);
     return (PyObject *)self;
 }
 
+/* Way: seen.receive and seen.send, functions that know to be coroutine functions. */
+typedef struct {
+    PyObject_HEAD
+    vectorcallfunc call;
+    Seen *seen;
+} Way;
+
+static PyTypeObject *way_type;
+
+static int
+way_traverse(Way *self, visitproc visit, void *arg)
+{
+    Py_VISIT(self->seen);
+    Py_VISIT(Py_TYPE(self));
+    return 0;
+}
+
+static int
+way_clear(Way *self)
+{
+    Py_CLEAR(self->seen);
+    return 0;
+}
+
+static void
+way_dealloc(Way *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    way_clear(self);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
 /* receive(): the server's next message; tells when the client has gone. */
 static PyObject *
-seen_receive(Seen *self, PyObject *Py_UNUSED(none))
+way_receive(PyObject *self, PyObject *const *Py_UNUSED(args), size_t count, PyObject *names)
 {
-    return passing_new(self, NULL);
+    if (PyVectorcall_NARGS(count) || (names != NULL && PyTuple_GET_SIZE(names))) {
+        PyErr_SetString(PyExc_TypeError, "receive() takes no arguments");
+        return NULL;
+    }
+    return passing_new(((Way *)self)->seen, NULL);
 }
 
 /* send(message): pass it on; the first of an answer gets the correlation id, before the last the event is written. */
 static PyObject *
-seen_send(Seen *self, PyObject *message)
+way_send(PyObject *self, PyObject *const *args, size_t count, PyObject *names)
 {
-    return passing_new(self, message);
+    Py_ssize_t named = names == NULL ? 0 : PyTuple_GET_SIZE(names);
+    if (PyVectorcall_NARGS(count) + named != 1 ||
+        (named && PyUnicode_CompareWithASCIIString(PyTuple_GET_ITEM(names, 0), "message"))) {
+        PyErr_SetString(PyExc_TypeError, "send(message)");
+        return NULL;
+    }
+    return passing_new(((Way *)self)->seen, args[0]);
 }
+
+static PyObject *
+way_new(Seen *seen, vectorcallfunc call)
+{
+    Way *self = PyObject_GC_New(Way, way_type);
+    if (self == NULL)
+        return NULL;
+    self->call = call;
+    self->seen = (Seen *)Py_NewRef((PyObject *)seen);
+    PyObject_GC_Track(self);
+    return (PyObject *)self;
+}
+
+static PyObject *
+seen_get_receive(Seen *self, void *Py_UNUSED(closure))
+{
+    return way_new(self, way_receive);
+}
+
+static PyObject *
+seen_get_send(Seen *self, void *Py_UNUSED(closure))
+{
+    return way_new(self, way_send);
+}
+
+static PyMemberDef way_members[] = {
+    {"__vectorcalloffset__", T_PYSSIZET, offsetof(Way, call), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
+static PyType_Slot way_slots[] = {
+    {Py_tp_dealloc, way_dealloc}, {Py_tp_traverse, way_traverse}, {Py_tp_clear, way_clear},
+    {Py_tp_members, way_members}, {Py_tp_call, PyVectorcall_Call}, {0, NULL},
+};
+
+static PyType_Spec way_spec = {
+    "indelible._native.Way", sizeof(Way), 0,
+    Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_DISALLOW_INSTANTIATION, way_slots,
+};
 
 /* Whether it is a generator of types.coroutine. */
 static int
@@ -606,16 +689,19 @@ passing_begin(Passing *self)
     self->begun = 1;
     if (!is_whole(seen))
         return -1;
+    /* Before anything of Python's runs, which might take it away. */
+    PyObject *call = Py_NewRef(self->message == NULL ? seen->receive : seen->send);
     if (self->message != NULL) {
         passed = seen_note(seen, self->message);
         if (passed == Py_None) {
             Py_DECREF(passed);
             passed = PyObject_CallMethodOneArg((PyObject *)seen, s__note, self->message);
         }
-        if (passed == NULL)
+        if (passed == NULL) {
+            Py_DECREF(call);
             return -1;
+        }
     }
-    PyObject *call = Py_NewRef(passed == NULL ? seen->receive : seen->send);
     awaitable = passed == NULL ? PyObject_CallNoArgs(call) : PyObject_CallOneArg(call, passed);
     Py_DECREF(call);
     Py_XDECREF(passed);
@@ -652,14 +738,22 @@ passing_ended(Passing *self, PyObject *value)
     return done == NULL ? -1 : 0;
 }
 
-static PySendResult
-passing_send(Passing *self, PyObject *value, PyObject **result)
+/* Whether it can go on; else an exception is set. */
+static int
+can_go_on(Passing *self)
 {
-    *result = NULL;
-    if (self->over) {
+    if (self->running)
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+    else if (self->over || self->seen == NULL)
         PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
-        return PYGEN_ERROR;
-    }
+    else
+        return 1;
+    return 0;
+}
+
+static PySendResult
+passing_step(Passing *self, PyObject *value, PyObject **result)
+{
     if (!self->begun) {
         if (value != Py_None) {
             PyErr_SetString(PyExc_TypeError, "can't send non-None value to a just-started coroutine");
@@ -672,10 +766,6 @@ passing_send(Passing *self, PyObject *value, PyObject **result)
             self->over = 1;
         if (begun)
             return PYGEN_ERROR;
-    }
-    else if (self->inner == NULL) {
-        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
-        return PYGEN_ERROR;
     }
     PyObject *inner = Py_NewRef(self->inner);
     PySendResult how = PyIter_Send(inner, value, result);
@@ -691,6 +781,18 @@ passing_send(Passing *self, PyObject *value, PyObject **result)
             return PYGEN_ERROR;
         }
     }
+    return how;
+}
+
+static PySendResult
+passing_send(Passing *self, PyObject *value, PyObject **result)
+{
+    *result = NULL;
+    if (!can_go_on(self))
+        return PYGEN_ERROR;
+    self->running = 1;
+    PySendResult how = passing_step(self, value, result);
+    self->running = 0;
     return how;
 }
 
@@ -740,12 +842,8 @@ raise_thrown(PyObject *args)
 }
 
 static PyObject *
-passing_throw(Passing *self, PyObject *args)
+throw_on(Passing *self, PyObject *args)
 {
-    if (self->over) {
-        PyErr_SetString(PyExc_RuntimeError, "cannot reuse already awaited coroutine");
-        return NULL;
-    }
     PyObject *inner = Py_XNewRef(self->inner), *throw_;
     if (inner == NULL || (throw_ = PyObject_GetAttr(inner, s_throw)) == NULL) {
         Py_XDECREF(inner);
@@ -783,8 +881,23 @@ passing_throw(Passing *self, PyObject *args)
 }
 
 static PyObject *
+passing_throw(Passing *self, PyObject *args)
+{
+    if (!can_go_on(self))
+        return NULL;
+    self->running = 1;
+    PyObject *told = throw_on(self, args);
+    self->running = 0;
+    return told;
+}
+
+static PyObject *
 passing_close(Passing *self, PyObject *Py_UNUSED(none))
 {
+    if (self->running) {
+        PyErr_SetString(PyExc_ValueError, "coroutine already executing");
+        return NULL;
+    }
     PyObject *inner = Py_XNewRef(self->inner), *close, *told;
     self->over = 1;
     Py_CLEAR(self->inner);
@@ -802,6 +915,42 @@ passing_close(Passing *self, PyObject *Py_UNUSED(none))
     return told == NULL ? NULL : Py_NewRef(Py_None);
 }
 
+static PyObject *
+passing_await(Passing *self)
+{
+    if (self->begun && !self->over) {
+        PyErr_SetString(PyExc_RuntimeError, "coroutine is being awaited already");
+        return NULL;
+    }
+    return Py_NewRef((PyObject *)self);
+}
+
+static PyObject *
+passing_get_suspended(Passing *self, void *Py_UNUSED(closure))
+{
+    return PyBool_FromLong(self->begun && !self->running && !self->over);
+}
+
+/* It has no frame that could be shown. */
+static PyObject *
+passing_get_frame(Passing *Py_UNUSED(self), void *Py_UNUSED(closure))
+{
+    Py_RETURN_NONE;
+}
+
+/* What inspect.getcoroutinestate() asks for, and whoever follows what a task waits for. */
+static PyGetSetDef passing_properties[] = {
+    {"cr_suspended", (getter)passing_get_suspended, NULL, NULL, NULL},
+    {"cr_frame", (getter)passing_get_frame, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static PyMemberDef passing_members[] = {
+    {"cr_running", T_BOOL, offsetof(Passing, running), READONLY, NULL},
+    {"cr_await", T_OBJECT, offsetof(Passing, inner), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
 static PyMethodDef passing_methods[] = {
     {"send", (PyCFunction)passing_send_, METH_O, NULL},
     {"throw", (PyCFunction)passing_throw, METH_VARARGS, NULL},
@@ -811,8 +960,9 @@ static PyMethodDef passing_methods[] = {
 
 static PyType_Slot passing_slots[] = {
     {Py_tp_dealloc, passing_dealloc}, {Py_tp_traverse, passing_traverse},  {Py_tp_clear, passing_clear},
-    {Py_tp_methods, passing_methods}, {Py_tp_iternext, passing_next},      {Py_am_await, PyObject_SelfIter},
-    {Py_am_send, passing_send},       {0, NULL},
+    {Py_tp_methods, passing_methods}, {Py_tp_iternext, passing_next},      {Py_am_await, passing_await},
+    {Py_tp_members, passing_members}, {Py_tp_getset, passing_properties},  {Py_am_send, passing_send},
+    {0, NULL},
 };
 
 static PyType_Spec passing_spec = {
@@ -1153,17 +1303,21 @@ static PyMethodDef seen_methods[] = {
     {"read", FASTCALL(seen_read)},
     {"bind", (PyCFunction)seen_bind, METH_NOARGS, NULL},
     {"leave", FASTCALL(seen_leave)},
-    {"receive", (PyCFunction)seen_receive, METH_NOARGS, NULL},
-    {"send", (PyCFunction)seen_send, METH_O, NULL},
     {"pack", (PyCFunction)seen_pack, METH_O, NULL},
     {"elapsed", (PyCFunction)seen_elapsed, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 
+static PyGetSetDef seen_properties[] = {
+    {"receive", (getter)seen_get_receive, NULL, NULL, NULL},
+    {"send", (getter)seen_get_send, NULL, NULL, NULL},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
 static PyType_Slot seen_slots[] = {
     {Py_tp_init, seen_init},       {Py_tp_dealloc, seen_dealloc}, {Py_tp_traverse, seen_traverse},
     {Py_tp_clear, seen_clear},     {Py_tp_members, seen_members}, {Py_tp_methods, seen_methods},
-    {Py_tp_new, PyType_GenericNew}, {0, NULL},
+    {Py_tp_new, PyType_GenericNew}, {Py_tp_getset, seen_properties}, {0, NULL},
 };
 
 static PyType_Spec seen_spec = {
@@ -1220,7 +1374,10 @@ capture_start(PyObject *module)
     empty = PyUnicode_FromString("");
     PyObject *type = PyType_FromSpec(&seen_spec);
     passing_type = (PyTypeObject *)PyType_FromSpec(&passing_spec);
-    if (type == NULL || passing_type == NULL || s_request == NULL || s_start == NULL || s_body == NULL || header_name == NULL || empty == NULL)
+    way_type = (PyTypeObject *)PyType_FromSpec(&way_spec);
+    if (type == NULL || passing_type == NULL || way_type == NULL || s_start == NULL || s_body == NULL ||
+        s_request == NULL || header_name == NULL || empty == NULL)
         return -1;
-    return PyModule_AddObject(module, "Seen", type);
+    Py_INCREF(way_type);
+    return PyModule_AddObject(module, "Seen", type) || PyModule_AddObject(module, "Way", (PyObject *)way_type) ? -1 : 0;
 }

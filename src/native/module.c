@@ -14,7 +14,7 @@ PyInit__native(void)
     PyObject *module = PyModule_Create(&definition);
     if (module == NULL)
         return NULL;
-    if (PyModule_AddIntConstant(module, "VERSION", VERSION) || capture_start(module) || frame_start(module) ||
+    if (PyModule_AddIntConstant(module, "VERSION", VERSION) || capture_start(module) || frame_start(module) || row_start(module) ||
         PyModule_AddFunctions(module, capture_functions) || PyModule_AddFunctions(module, fingerprint_functions) ||
         PyModule_AddFunctions(module, frame_functions) || PyModule_AddFunctions(module, row_functions) ||
         PyModule_AddFunctions(module, sha256_functions)) {

@@ -1,7 +1,8 @@
 /* The compiled part of Indelible; see indelible.native.
  *
  * Every function here either does exactly what its Python counterpart does, or changes nothing that matters and says that
- * it has not; then the Python way is gone. Nothing here knows a rule: what is decided is decided in Python.
+ * it has not; then the Python way is gone. What is decided is decided in Python; what is said here a second time, of fields,
+ * bounds and layouts, is compared with it at import or in the tests.
  */
 #ifndef INDELIBLE_NATIVE_H
 #define INDELIBLE_NATIVE_H
@@ -13,19 +14,21 @@
 #include <string.h>
 
 /* What indelible.native asks for: to be counted up with every change that the Python side can tell. */
-#define VERSION 4
+#define VERSION 5
 
 #define FASTCALL(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL, NULL
 
 #define SHA256_SIZE 32
 
-/* sha256.c: the digest (FIPS 180-4) of size bytes; -1 where this processor's does not give the standard's own examples. */
+/* The digest (FIPS 180-4) of size bytes. */
 void sha256(const unsigned char *at, size_t size, unsigned char digest[SHA256_SIZE]);
+/* Choose the fastest way that gives the standard's own examples; -1 if none does. */
 int sha256_start(void);
 
 /* What each file adds to the module: its functions, and what has to be made before the first call; -1 with an exception. */
 extern PyMethodDef capture_functions[], fingerprint_functions[], frame_functions[], row_functions[], sha256_functions[];
 int capture_start(PyObject *module);
 int frame_start(PyObject *module);
+int row_start(PyObject *module);
 
 #endif

@@ -278,7 +278,7 @@ big(const unsigned char *at, int size)
     return value;
 }
 
-/* The length of what follows at least *at, for the forms of str: fixstr, and str 8 to 32 from ``str8`` on; -1 for others. */
+/* The length of the str that begins at *at, which moves on to its text; -1 for what is none. */
 static int64_t
 read_length(const unsigned char **at, const unsigned char *end)
 {
@@ -549,9 +549,10 @@ take(PyObject *const *args, Shared *shared)
             return -1;
         }
     shared->writer_id = (const unsigned char *)PyBytes_AS_STRING(args[1]);
-    shared->number = PyLong_AsLongLong(args[2]);
-    shared->recorded_at = PyLong_AsLongLong(args[3]);
     shared->salts = (const unsigned char *)PyBytes_AS_STRING(args[4]);
+    shared->number = PyLong_AsLongLong(args[2]);
+    if (!PyErr_Occurred())
+        shared->recorded_at = PyLong_AsLongLong(args[3]);
     if (PyErr_Occurred()) {
         if (!PyErr_ExceptionMatches(PyExc_OverflowError))
             return -1;
@@ -613,19 +614,32 @@ static const int columns[] = {
 /* seq, recorded_at, id, timestamp, tenant_id, writer_id, writer_seq; those; leaf_hash, two salts, two digests. */
 #define COLUMN_COUNT (7 + COUNT(columns) + 5)
 
-/* Hashes of the same rows, a sequence of 32 bytes each; -1 with an exception. */
-static int
-check_hashes(PyObject *hashes, Py_ssize_t count)
+/* A list of the hashes of so many rows, as a tuple that nobody changes; NULL with an exception. */
+static PyObject *
+kept_hashes(PyObject *hashes, Py_ssize_t count)
 {
-    int good = PyList_CheckExact(hashes) && PyList_GET_SIZE(hashes) == count;
+    PyObject *kept = PyList_CheckExact(hashes) ? PyList_AsTuple(hashes) : NULL;
+    int good = kept != NULL && PyTuple_GET_SIZE(kept) == count;
     for (Py_ssize_t at = 0; good && at < count; at++) {
-        PyObject *hash = PyList_GET_ITEM(hashes, at);
+        PyObject *hash = PyTuple_GET_ITEM(kept, at);
         good = PyBytes_CheckExact(hash) && PyBytes_GET_SIZE(hash) == SHA256_SIZE;
     }
     if (good)
-        return 0;
-    PyErr_SetString(PyExc_TypeError, "a list of so many hashes");
-    return -1;
+        return kept;
+    Py_XDECREF(kept);
+    if (!PyErr_Occurred())
+        PyErr_SetString(PyExc_TypeError, "a list of so many hashes");
+    return NULL;
+}
+
+/* The place of the first row, which is out of range beyond 53 bits; -1 with an exception. */
+static int64_t
+read_seq(PyObject *given)
+{
+    int64_t seq = PyLong_AsLongLong(given);
+    if (!PyErr_Occurred() && (seq < 0 || seq > MAX_INTEGER))
+        PyErr_SetString(PyExc_ValueError, "seq is out of range");
+    return PyErr_Occurred() ? -1 : seq;
 }
 
 static void
@@ -671,14 +685,14 @@ copied(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
         return good ? NULL : Py_NewRef(Py_None);
     PyObject *payloads = args[0];
     Py_ssize_t rows = PyTuple_GET_SIZE(payloads);
-    int64_t seq = PyLong_AsLongLong(args[6]), epoch = PyLong_AsLongLong(args[7]);
-    if (PyErr_Occurred() || check_hashes(args[5], rows))
+    int64_t seq = read_seq(args[6]), epoch = seq < 0 ? 0 : PyLong_AsLongLong(args[7]);
+    if (PyErr_Occurred())
         return NULL;
-    if (seq < 0 || seq > MAX_INTEGER || epoch < -MAX_TIME || epoch > MAX_TIME) {
-        PyErr_SetString(PyExc_ValueError, "seq or epoch is out of range");
+    if (epoch < -MAX_TIME || epoch > MAX_TIME) {
+        PyErr_SetString(PyExc_ValueError, "epoch is out of range");
         return NULL;
     }
-    PyObject *kept = PyList_AsTuple(args[5]);
+    PyObject *kept = kept_hashes(args[5], rows);
     if (kept == NULL)
         return NULL;
     Buffer made = {0};
@@ -740,10 +754,10 @@ bound(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
     int good = take(args, &shared);
     if (good < 1)
         return good ? NULL : Py_NewRef(Py_None);
-    PyObject *payloads = args[0], *hashes = args[5], *null = args[7];
+    PyObject *payloads = args[0], *null = args[7], *hashes;
     Py_ssize_t rows = PyTuple_GET_SIZE(payloads);
-    int64_t seq = PyLong_AsLongLong(args[6]);
-    if (PyErr_Occurred() || check_hashes(hashes, rows))
+    int64_t seq = read_seq(args[6]);
+    if (seq < 0 || (hashes = kept_hashes(args[5], rows)) == NULL)
         return NULL;
     unsigned char text[36];
     Buffer id = {text, 0, sizeof text};
@@ -789,7 +803,7 @@ bound(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
             else
                 PUT_TEXT(field);
         }
-        PUT_BYTES(1, PyBytes_AS_STRING(PyList_GET_ITEM(hashes, at)), SHA256_SIZE);
+        PUT_BYTES(1, PyBytes_AS_STRING(PyTuple_GET_ITEM(hashes, at)), SHA256_SIZE);
         PUT_BYTES(HAS_ACTOR(event), salt, SALT_SIZE);
         PUT_BYTES(HAS_DETAILS(event), salt + SALT_SIZE, SALT_SIZE);
         PUT(Py_NewRef(null));
@@ -799,6 +813,7 @@ bound(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 failed:
     Py_CLEAR(told);
 done:
+    Py_DECREF(hashes);
     Py_XDECREF(writer);
     Py_XDECREF(recorded_at);
     return told;
@@ -810,3 +825,22 @@ PyMethodDef row_functions[] = {
     {"bound", FASTCALL(bound)},
     {NULL, NULL, 0, NULL},
 };
+
+int
+row_start(PyObject *module)
+{
+    static const char *before[] = {"seq", "recorded_at", "id", "timestamp", "tenant_id", "writer_id", "writer_seq"};
+    static const char *behind[] = {"leaf_hash", "actor_salt", "details_salt", "actor_digest", "details_digest"};
+    PyObject *names = PyTuple_New(COLUMN_COUNT);
+    for (int at = 0; names != NULL && at < COLUMN_COUNT; at++) {
+        int of = at - COUNT(before);
+        PyObject *name = PyUnicode_FromString(of < 0                ? before[at]
+                                              : of < COUNT(columns) ? described[columns[of]].name
+                                                                    : behind[of - COUNT(columns)]);
+        if (name == NULL)
+            Py_CLEAR(names);
+        else
+            PyTuple_SET_ITEM(names, at, name);
+    }
+    return names == NULL ? -1 : PyModule_AddObject(module, "COLUMNS", names);
+}

@@ -135,22 +135,27 @@ sha256(const unsigned char *at, size_t size, unsigned char digest[SHA256_SIZE])
     digest_with(fastest, at, size, digest);
 }
 
-int
-sha256_start(void)
+/* Whether it gives the standard's examples. */
+static int
+is_right(Compress *compress)
 {
     static const unsigned char one[] = "abc", two[] = "abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq";
     static const unsigned char digest_one[] = "\xba\x78\x16\xbf\x8f\x01\xcf\xea\x41\x41\x40\xde\x5d\xae\x22\x23"
                                               "\xb0\x03\x61\xa3\x96\x17\x7a\x9c\xb4\x10\xff\x61\xf2\x00\x15\xad";
     static const unsigned char digest_two[] = "\x24\x8d\x6a\x61\xd2\x06\x38\xb8\xe5\xc0\x26\x93\x0c\x3e\x60\x39"
                                               "\xa3\x3c\xe4\x59\x64\xff\x21\x67\xf6\xec\xed\xd4\x19\xdb\x06\xc1";
-    unsigned char told[SHA256_SIZE];
-    if (has_instructions())
+    unsigned char told[2][SHA256_SIZE];
+    digest_with(compress, one, sizeof one - 1, told[0]);
+    digest_with(compress, two, sizeof two - 1, told[1]);
+    return memcmp(told[0], digest_one, SHA256_SIZE) == 0 && memcmp(told[1], digest_two, SHA256_SIZE) == 0;
+}
+
+int
+sha256_start(void)
+{
+    if (has_instructions() && is_right(compress_x86))
         fastest = compress_x86;
-    sha256(one, sizeof one - 1, told);
-    if (memcmp(told, digest_one, SHA256_SIZE))
-        return -1;
-    sha256(two, sizeof two - 1, told);
-    return memcmp(told, digest_two, SHA256_SIZE) ? -1 : 0;
+    return is_right(fastest) ? 0 : -1;
 }
 
 /* sha256(data, portable): of bytes; for tests. */

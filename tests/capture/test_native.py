@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import re
 import subprocess
@@ -617,7 +618,7 @@ def plainly(told: list[Any]) -> list[Any]:
 def test_a_message_on_its_way(
     way: str, inner: str, script: list[Any], steps: list[Any], message: Any, fails: bool
 ) -> None:
-    """Whoever awaits it cannot tell it from a coroutine, whatever the server's own does, and whatever is thrown at it."""
+    """What comes of it is what comes of a coroutine, whatever the server's own does, and whatever is thrown at it."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a coroutine that is never awaited says so; this one does not
         plain, native_ = (driven(kind, way, inner, script, steps, message, fails) for kind in (Pure, Seen))
@@ -650,17 +651,80 @@ def test_a_message_as_a_task() -> None:
 
 
 @needs_native
-def test_a_message_that_waits_for_itself() -> None:
-    """Is told so."""
-    seen: Any = None
+def test_who_interferes_with_a_message() -> None:
+    """Whoever drives one that runs, or waits for somebody else, is told so, and that one goes on."""
+    refused: list[str] = []
+
+    def interfere(step: Callable[[], object]) -> None:
+        try:
+            step()
+        except (ValueError, RuntimeError) as error:
+            refused.append(str(error))
+
+    class Once:
+        def __await__(self) -> Generator[Any, Any, Any]:
+            meddle()
+            assert (yield 7) == 8
+            meddle()
+
+    def meddle() -> None:
+        interfere(lambda: passing.send(None))
+        interfere(lambda: passing.throw(KeyError))
+        interfere(passing.close)
+        assert inspect.getcoroutinestate(passing) == inspect.CORO_RUNNING
 
     def server(*_: object) -> Any:
-        passing.send(None)
+        meddle()
+        return Once()
 
     seen = Seen(Request().scope(), server, server, never, Complaints())
-    passing = seen.send({"type": "http.response.body", "more_body": True})
-    with pytest.raises(ValueError, match="already executing"):
-        passing.send(None)
+    passing: Any = seen.send({"type": "http.response.body", "more_body": True})
+    iterator = passing.__await__()
+    assert iterator.send(None) == 7
+    assert refused == ["coroutine already executing"] * 6
+    assert inspect.getcoroutinestate(passing) == inspect.CORO_SUSPENDED
+    assert passing.cr_await is not None
+    with pytest.raises(RuntimeError, match="being awaited already"):
+        passing.__await__()
+    with pytest.raises(StopIteration):
+        iterator.send(8)
+    assert inspect.getcoroutinestate(passing) == inspect.CORO_CLOSED
+    assert (passing.cr_await, passing.cr_frame) == (None, None)
+    for name, argument in (("send", None), ("throw", KeyError)):
+        with pytest.raises(RuntimeError, match="cannot reuse"):
+            getattr(passing, name)(argument)
+    passing.close()
+
+
+@needs_native
+def test_what_a_server_gave_may_be_taken_away() -> None:
+    """A hook of the host's runs before a message is passed on."""
+    seen: Any = Seen(Request().scope(), discard, discard, lambda *_: delattr(seen, "_send"), Complaints())
+    seen.correlation_id = "c"
+    asyncio.run(seen.send({"type": "http.response.body"}))
+    with pytest.raises(TypeError, match="not a whole Seen"):
+        asyncio.run(seen.send({"type": "http.response.body"}))
+
+
+@needs_native
+def test_they_are_coroutine_functions() -> None:
+    """To whoever asks; called as such ones are."""
+    seen: Any = Seen(Request().scope(), discard, discard, never, Complaints())
+    for way in (seen.send, seen.receive):
+        assert asyncio.iscoroutinefunction(way) if sys.version_info < (3, 14) else inspect.iscoroutinefunction(way)
+    message = {"type": "http.response.body", "more_body": True}
+    assert asyncio.run(seen.send(message=message)) is None
+    wrong: list[tuple[Any, dict[str, Any]]] = [((1, 2), {}), ((), {"other": 1}), ((1,), {"message": 1})]
+    for arguments, names in wrong:
+        for way in (seen.send, seen.receive):
+            with pytest.raises(TypeError):
+                way(*arguments, **names)
+    with pytest.raises(TypeError):
+        seen.send()
+    with pytest.raises(TypeError):
+        seen.receive(1)
+    with pytest.raises(TypeError):
+        native.Way()
 
 
 @needs_native

@@ -44,7 +44,7 @@ def test_a_sound_log_passes_and_stays_as_it_is(empty_log: CommandLine, rows: int
     for kind in ("table", "index", "guard", "segment"):
         assert checks[f"{kind} definitions"]["state"] == "ok"
     assert checks["schema version"]["state"] == checks["clock against the log"]["state"] == "ok"
-    assert checks["request path"]["detail"] == ("compiled" if native else "in Python: INDELIBLE_PURE=1")
+    assert checks["compiled part"]["detail"] == ("in use" if native else "not in use: INDELIBLE_PURE=1")
     assert line.stored() == before
 
 

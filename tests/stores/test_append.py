@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from indelible.errors import (
 )
 from indelible.events import AuditEvent
 from indelible.integrity.edge import RightEdge
+from indelible.integrity.leaf import leaf_bytes
 from indelible.migrations import upgrade_engine
 from indelible.ports import Head
 from indelible.queries import Filter
@@ -531,3 +534,19 @@ def test_one_of_several_statements_that_fails(sqlite_url: str, event: Make, pers
     assert store.append(writer, 1, events[1:]) == 120
     assert [row.id for rows in store.scan(Filter(), first=0, end=120) for row in rows] == [each.id for each in events]
     store.close()
+
+
+@pytest.mark.parametrize("encoding", ["latin1", "EUC_JP"])
+def test_a_client_encoding_changes_nothing(postgres_url: str, event: Make, encoding: str) -> None:
+    """A URL, or a database of another encoding, may set one: what is written is what was sealed."""
+    store = PostgresStore(f"{postgres_url}&client_encoding={encoding}", prepare=upgrade_engine)
+    store.open()
+    given = event(user_id="bj\u00f6rn", metadata='{"a": "\u00e9"}')
+    store.append(uuid.uuid4(), 0, [given])
+    store.close()
+    with closing(PostgresStore(postgres_url)) as again:
+        again.open()
+        found = again.get(given.id)
+    assert found is not None
+    assert (found.user_id, found.metadata) == (given.user_id, given.metadata)
+    assert found.leaf_hash == hashlib.sha256(b"\0" + leaf_bytes(found)).digest()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -117,6 +119,9 @@ if TYPE_CHECKING or native is None:
     _Known = _Request
 else:
     native.prepare(BOUND, REQUEST, NOTHING, uuid7, RequestRecord, ANONYMOUS, restore)
+    # Who is given ``seen.send`` may ask whether it is a coroutine function: asgiref does, and warns.
+    native.Way._is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)
+    native.Way._is_coroutine_mark = getattr(inspect, "_is_coroutine_mark", None)
     _Known = native.Seen
 
 

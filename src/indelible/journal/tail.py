@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from mmap import mmap
 from typing import Final, Protocol
 
 from indelible.journal.frames import FRAME_HEAD, Header, Map, Slot, encode_frame
 from indelible.native import native
 
+#: Whether what C does is one step to other threads: there is a lock that all of Python runs under.
+_STEPWISE: Final = native is not None and getattr(sys, "_is_gil_enabled", lambda: True)()
 #: As plain numbers: this is the request path.
 _APPENDED: Final = int(Slot.APPENDED)
 #: Added to a payload's length before it is rounded down to a multiple of eight: the size of its frame.
@@ -76,6 +79,6 @@ def make_tail(
 
     ``room`` is the size of the file that ``place`` maps; ``slots`` are the header's.
     """
-    if native is None or not isinstance(place, mmap) or isinstance(slots, Header):
+    if not _STEPWISE or not isinstance(place, mmap) or isinstance(slots, Header):
         return PlainTail(place, generation, offset, room, slots, number), False
     return native.Tail(place, generation, offset, room, slots[_APPENDED : _APPENDED + 1], number), True

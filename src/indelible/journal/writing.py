@@ -62,7 +62,9 @@ class _DataFile:
         return stat.st_nlink > 0 and stat.st_size >= size
 
     def close(self) -> None:
-        self.map.close()
+        # In a child that was forked while a Tail was made, that Tail still has the map, and nobody has the Tail.
+        with contextlib.suppress(BufferError):
+            self.map.close()
         os.close(self.fd)
 
 
@@ -230,6 +232,7 @@ class Journal:
     def _break(self, error: JournalUnavailable) -> JournalUnavailable:
         """Write no more, for good; the lock is held."""
         self._broken, self.quick = error, _no_number
+        self._tail.stop()
         return error
 
     def _roll(self, *, reserved: bool) -> None:

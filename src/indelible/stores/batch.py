@@ -13,6 +13,7 @@ from indelible.events import AuditEvent
 from indelible.integrity.edge import EDGE_UNIT, RightEdge
 from indelible.integrity.leaf import SALT_SIZE, Sealed, seal
 from indelible.integrity.tiles import Tile
+from indelible.native import native
 from indelible.pacing import at_once, breathe
 from indelible.ports import Head
 from indelible.stores.schema import COLUMNS, SEGMENT_UNIT
@@ -29,6 +30,8 @@ _PROOF: Final = ("leaf_hash", "actor_salt", "details_salt", "actor_digest", "det
 _REST: Final = COLUMNS[len(_POSITION) : -len(_PROOF)]
 if (*_POSITION, *_REST, *_PROOF) != COLUMNS:
     raise ImportError("stores.batch and stores.schema disagree about the order of columns")
+if native is not None and native.COLUMNS != COLUMNS:
+    raise ImportError("src/native/rows.c and stores.schema disagree about the order of columns")
 
 #: A row in the order of COLUMNS.
 Row = tuple[Any, ...]

@@ -41,9 +41,11 @@ _CONNECT: Final = {
 }
 #: Part of each transaction rather than of the session, so that they hold behind a transaction pooler as well. A client that
 #: stalls while it holds the lock is thrown out after idle_in_transaction_session_timeout, before the others' lock_timeout.
+#: The client's encoding is what a COPY is read in, whatever the URL, the environment or the database's own say.
 _SETTINGS: Final = (
     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;"
-    " SET LOCAL synchronous_commit = on; SET LOCAL timezone = 'UTC'; SET LOCAL lock_timeout = '10s';"
+    " SET LOCAL client_encoding = 'UTF8'; SET LOCAL synchronous_commit = on; SET LOCAL timezone = 'UTC';"
+    " SET LOCAL lock_timeout = '10s';"
     " SET LOCAL statement_timeout = '15s'; SET LOCAL idle_in_transaction_session_timeout = '5s'"
 )
 _BEGIN: Final = (
@@ -239,8 +241,9 @@ class PostgresStore(SegmentedStore):
 def _copied(writer: WritingConnection, part: Part) -> bytes:
     """Its rows as a binary COPY takes them."""
     if (given := part.compiled) is not None:
-        rows: bytes = native.copied(*given, pgtypes.POSTGRES_EPOCH)
-        return rows
+        rows: bytes | None = native.copied(*given, pgtypes.POSTGRES_EPOCH)
+        if rows is not None:
+            return rows
     return copied(writer, _COPY_TYPES, part.rows(epoch=pgtypes.POSTGRES_EPOCH, ids=list))
 
 

@@ -207,8 +207,9 @@ class SqliteStore(SegmentedStore):
 def _values(part: Part) -> list[Any]:
     """The values of its rows, one row behind the other."""
     if (given := part.compiled) is not None:
-        values: list[Any] = native.bound(*given, _NULL)
-        return values
+        values: list[Any] | None = native.bound(*given, _NULL)
+        if values is not None:
+            return values
     rows = part.rows(epoch=0, ids=msgspec.to_builtins, blob=bytearray)
     return [_NULL if value is None else value for value in chain.from_iterable(rows)]
 
