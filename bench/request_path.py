@@ -46,7 +46,7 @@ APART: Final = ", writer process"
 @contextmanager
 def requests(context: Context, engine: str) -> Iterator[Ways]:
     """Every dress served at once, loaded in turn."""
-    count = context.pick(3_000, 1_500)
+    count = context.pick(6_000, 1_500)
     with ExitStack() as stack:
 
         def serve(dress: str, *, process: bool = False) -> Served:

@@ -771,12 +771,20 @@ def test_fingerprints_are_siphash() -> None:
     assert len({native.fingerprint(each) for each in headers}) == 200
 
 
-def test_python_alone() -> None:
+@pytest.mark.parametrize(
+    "tests",
+    [
+        ["tests/capture", "--deselect", "tests/capture/test_native.py"],
+        ["tests/test_journal.py", "tests/test_tail.py", "tests/test_drainer.py", "tests/integrity/test_leaf.py"],
+        ["tests/stores/test_append.py", "tests/stores/test_sealing.py"],
+    ],
+    ids=["requests", "journal", "rows"],
+)
+def test_python_alone(tests: list[str]) -> None:
     """Where nothing is compiled the same tests hold."""
     if os.environ.get("INDELIBLE_PURE") == "1":
         return
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"]
-    tests = ["tests/capture", "tests/test_journal.py", "--deselect", "tests/capture/test_native.py"]
     environment = {**os.environ, "INDELIBLE_PURE": "1"}
     done = subprocess.run([*command, *tests], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
