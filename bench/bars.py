@@ -112,7 +112,7 @@ def _request_bars(engine: str) -> Iterator[Bar]:
     for peer, (more, who) in product(("bh-fastapi-audit", "auditlog-fastapi"), (("", "thread"), (APART, "process"))):
         case = f"{peer}, {name}, drainer as a {who}"
         yield Bar(
-            number="7", case=f"requests/s until stored, {case}", experiment=experiment, figure="stored_rps",
+            number="7", case=f"requests/s until stored, {case}", experiment=f"stored-{engine}", figure="stored_rps",
             of="indelible" + more, to=peer, sense="at least", goal=5,
             limit="a ready event, delivered so", limit_way=READY + more,
         )  # fmt: skip

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import random
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Literal
 
 from bench.databases import Databases
@@ -33,12 +35,17 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """``setup`` gives the ways while it is entered; each is called ``rounds`` times. ``bars`` are those it is for."""
+    """``setup`` gives the ways while it is entered; each gives ``rounds`` samples. ``bars`` are those it is for.
+
+    A sample is the mean of ``turns`` calls, between which the other ways have theirs: what else runs on the machine comes
+    and goes within seconds, and short turns let it weigh on all ways alike.
+    """
 
     bars: tuple[str, ...]
     setup: Callable[[Context], AbstractContextManager[Ways]]
     rounds: int = 5
     quick_rounds: int = 2
+    turns: int = 1
     #: Whether it is part of what the build runs, of what is published, or of both.
     when: Literal["always", "quick", "full"] = "always"
 
@@ -48,16 +55,21 @@ class Experiment:
 
 
 def run(experiment: Experiment, context: Context, rounds: int | None = None) -> Samples:
-    """All ways in turn, round after round, each round in the opposite order of the one before.
+    """Samples of all ways: in turn, each time around in another order, and in the same ones in every run.
 
     ``rounds``: default, those of the experiment.
     """
     samples: Samples = {}
+    order = random.Random(1)
     with experiment.setup(context) as ways:
         for number in range(rounds or context.pick(experiment.rounds, experiment.quick_rounds)):
-            for name in list(ways) if number % 2 == 0 else reversed(list(ways)):
-                gc.collect()
-                sample = ways[name]()
+            turns: Samples = {}
+            for _ in range(experiment.turns):
+                for name in order.sample(list(ways), len(ways)):
+                    gc.collect()
+                    add(turns, name, ways[name]())
+            for name in ways:
+                sample = {figure: fmean(values) for figure, values in turns[name].items()}
                 add(samples, name, sample)
                 told = "  ".join(f"{figure} {value:,.4g}" for figure, value in sample.items())
                 print(f"  round {number + 1}  {name:<28} {told}", file=sys.stderr, flush=True)

@@ -1,15 +1,16 @@
-"""A client in a process of its own, cheap enough not to starve the server it measures: ``python -m bench.load``.
+"""A client in a process of its own, cheap enough not to starve the server it measures: ``python -m bench.load PORT``.
 
-With ``--rate`` requests go out by the clock, whatever comes back (open loop), and a request that finds no connection free
-waits, and its waiting counts; without it each connection sends its next request when it has an answer (closed loop).
-Prints one JSON object.
+Each line of its input is a load, ``{"requests": 2000, "connections": 8, "rate": null}``, and is answered by a line: what
+came of it. With a rate, requests go out by the clock, whatever comes back (open loop), and a request that finds no
+connection free waits, and its waiting counts; without it each connection sends its next request when it has an answer
+(closed loop).
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
+import sys
 import time
 from collections import deque
 from typing import Final
@@ -23,6 +24,8 @@ _BODY: Final = b'{"region":"south","replicas":3}'
 _END: Final = b"\r\n\r\n"
 #: Different tokens, so that no server can remember just one.
 _USERS: Final = 64
+#: Seconds after which a load is given up.
+_TIMEOUT: Final = 120.0
 
 
 def requests(port: int) -> list[bytes]:
@@ -111,7 +114,6 @@ class Client:
         took = time.perf_counter() - began
         if self._rate is not None:
             await ticking
-        self._done = loop.create_future()
         for connection in opened:
             connection.close()
         return {
@@ -158,20 +160,15 @@ class Client:
             self._done.set_exception(ConnectionError("the server closed a connection"))
 
 
-async def _main(options: argparse.Namespace) -> dict[str, float]:
-    client = Client(options.port, options.requests, options.rate)
-    return await asyncio.wait_for(client.run(options.port, options.connections), options.timeout)
+async def _run(port: int, requests: int, connections: int, rate: float | None) -> dict[str, float]:
+    return await asyncio.wait_for(Client(port, requests, rate).run(port, connections), _TIMEOUT)
 
 
 def main() -> None:
-    """Run and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--requests", type=int, default=2000)
-    parser.add_argument("--connections", type=int, default=8)
-    parser.add_argument("--rate", type=float, help="requests a second")
-    parser.add_argument("--timeout", type=float, default=120, help="seconds after which to give up")
-    print(json.dumps(asyncio.run(_main(parser.parse_args()))))
+    """One load after the other until there is no more input."""
+    port = int(sys.argv[1])
+    for line in sys.stdin:
+        print(json.dumps(asyncio.run(_run(port, **json.loads(line)))), flush=True)
 
 
 if __name__ == "__main__":

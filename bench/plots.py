@@ -68,12 +68,11 @@ def draw(results: Sequence[Result], folder: Path) -> list[tuple[str, str]]:
             _draw_curve(curve, lines, folder / curve.name)
             drawn.append((curve.name, curve.title))
     known = {result.experiment: result for result in results}
-    for figure, name, title, unit in (
-        ("cpu_us", "request-cpu.svg", "CPU of one request", "µs"),
-        ("stored_rps", "request-rate.svg", "Requests a second until the last event is stored", "requests/s"),
-        ("p99_ms", "latency.svg", "p99 of a request", "ms"),
+    for kind, figure, name, title, unit in (
+        ("requests", "cpu_us", "request-cpu.svg", "CPU of one request", "µs"),
+        ("stored", "stored_rps", "request-rate.svg", "Requests a second until the last event is stored", "requests/s"),
+        ("latency", "p99_ms", "latency.svg", "p99 of a request", "ms"),
     ):
-        kind = "latency" if figure == "p99_ms" else "requests"
         there = {engine: known[f"{kind}-{engine}"] for engine in ENGINES if f"{kind}-{engine}" in known}
         if there:
             _draw_bars(figure, title, unit, there, folder / name)

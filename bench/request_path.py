@@ -2,9 +2,10 @@
 
 ``requests-*``: so many requests as fast as eight connections get answers. ``cpu_us`` is the CPU time of the server's
 process and its drainer's for each request, until the last event is stored; ``loop_us``, ``drainer_us`` and so on that of its
-threads. ``rps`` counts answers, ``stored_rps`` takes the time until the last event is in the database; ``lost`` counts the
-events of a peer that never came. ``latency-*`` and ``catching-up-*``: requests by
-the clock, at a quarter of what the bare application can.
+threads. ``rps`` counts answers. ``stored-*``: the same in turns so long that the last batch, which waits for company, does
+not weigh on ``stored_rps``, which takes the time until the last event is in the database; ``lost`` counts the events of a
+peer that never came. ``latency-*`` and ``catching-up-*``: requests by the clock, at a quarter of what the bare application
+can.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from typing import Final
@@ -44,9 +45,8 @@ APART: Final = ", writer process"
 
 
 @contextmanager
-def requests(context: Context, engine: str) -> Iterator[Ways]:
-    """Every dress served at once, loaded in turn."""
-    count = context.pick(6_000, 1_500)
+def _served(context: Context, engine: str, dresses: Iterable[str]) -> Iterator[Mapping[str, Served]]:
+    """Every dress, and ours with a writer process as well, served at once."""
     with ExitStack() as stack:
 
         def serve(dress: str, *, process: bool = False) -> Served:
@@ -56,28 +56,47 @@ def requests(context: Context, engine: str) -> Iterator[Ways]:
             one.settle()
             return one
 
-        there = {dress: serve(dress) for dress in (_QUICK if context.quick else (*_DRESSES, *PEERS))}
-        if not context.quick:
-            there |= {dress + APART: serve(dress, process=True) for dress in (READY, "indelible")}
+        apart = () if context.quick else (READY, "indelible")
+        yield {name: serve(name) for name in dresses} | {name + APART: serve(name, process=True) for name in apart}
+
+
+@contextmanager
+def requests(context: Context, engine: str) -> Iterator[Ways]:
+    """Every dress loaded in turn."""
+    count = context.pick(750, 200)
+    with _served(context, engine, _QUICK if context.quick else (*_DRESSES, *PEERS)) as there:
         yield {name: partial(_loaded, one, count // 4 if name in PEERS else count) for name, one in there.items()}
 
 
+@contextmanager
+def stored(context: Context, engine: str) -> Iterator[Ways]:
+    """Ours and the peers' loaded in turn."""
+    count = context.pick(6_000, 1_500)
+    with _served(context, engine, (READY, "indelible", *PEERS)) as there:
+        yield {name: partial(_until_stored, one, count // 4 if name in PEERS else count) for name, one in there.items()}
+
+
 def _loaded(one: Served, count: int) -> Mapping[str, float]:
-    cpu, began = one.cpu(), time.perf_counter()
+    cpu = one.cpu()
     told = one.load(count)
-    # The client's own start is not the server's time.
-    starting = time.perf_counter() - began - told["seconds"]
-    stored, lost = one.settle()
-    after = one.cpu()
-    used = {name: (after[name] - cpu[name]) / count * 1e6 for name in after}
+    one.settle()
+    used = one.cpu()
+    spent = {name: (used[name] - cpu[name]) / count * 1e6 for name in used}
     return {
-        "cpu_us": used.pop("all"),
+        "cpu_us": spent.pop("all"),
         "rps": count / told["seconds"],
-        "stored_rps": (count - lost) / (stored - began - starting),
         "p99_ms": told["p99_ms"],
-        **({"lost": lost} if one.dress in PEERS else {}),
-        **{f"{name}_us": value for name, value in used.items()},
+        **{f"{name}_us": value for name, value in spent.items()},
     }
+
+
+def _until_stored(one: Served, count: int) -> Mapping[str, float]:
+    began = time.perf_counter()
+    told = one.load(count)
+    # What the client needs besides is not the server's time.
+    besides = time.perf_counter() - began - told["seconds"]
+    until, lost = one.settle()
+    return {"stored_rps": (count - lost) / (until - began - besides), "lost": lost}
 
 
 class _Steady:
@@ -180,7 +199,8 @@ def _settled(one: Served, sample: Mapping[str, float]) -> Mapping[str, float]:
 
 
 EXPERIMENTS: Final = {
-    **{f"requests-{each}": Experiment(("1", "2", "7"), partial(requests, engine=each)) for each in ENGINES},
+    **{f"requests-{each}": Experiment(("1", "2", "7"), partial(requests, engine=each), turns=8) for each in ENGINES},
+    **{f"stored-{each}": Experiment(("7",), partial(stored, engine=each), when="full") for each in ENGINES},
     **{f"latency-{each}": Experiment(("3",), partial(latency, engine=each), when="full") for each in ENGINES},
     **{f"catching-up-{each}": Experiment(("3",), partial(catching_up, engine=each), when="full") for each in ENGINES},
 }

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
@@ -35,12 +35,19 @@ class Served:
     """One dress, served; ``data`` is its data directory and ``url`` its database."""
 
     def __init__(
-        self, dress: str, url: str, data: Path, server: Server, writer: subprocess.Popen[bytes] | None
+        self,
+        dress: str,
+        url: str,
+        data: Path,
+        server: Server,
+        client: subprocess.Popen[str],
+        writer: subprocess.Popen[bytes] | None,
     ) -> None:
         self.dress = dress
         self.url = url
         self.data = data
         self._server = server
+        self._client = client
         self._writer = writer
         self._sent = 0
 
@@ -61,10 +68,13 @@ class Served:
 
     def load(self, requests: int, *, rate: float | None = None) -> dict[str, float]:
         """Requests from the client's process; what it says of them. RuntimeError if any failed."""
-        command = [sys.executable, "-m", "bench.load", f"--port={self._server.port}", f"--requests={requests}"]
-        command += [] if rate is None else [f"--rate={rate}", "--connections=64"]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180, check=True)
-        told: dict[str, float] = json.loads(done.stdout)
+        assert self._client.stdin is not None
+        assert self._client.stdout is not None
+        asked = {"requests": requests, "rate": rate, "connections": 8 if rate is None else 64}
+        print(json.dumps(asked), file=self._client.stdin, flush=True)
+        if not (line := self._client.stdout.readline()):
+            raise RuntimeError(f"the client of {self.dress} has given up; what it said is above")
+        told: dict[str, float] = json.loads(line)
         if told["failed"]:
             raise RuntimeError(f"{told['failed']} of {requests} requests failed for {self.dress}")
         self._sent += requests
@@ -133,12 +143,19 @@ def served(dress: str, url: str, data: Path, *, process: bool = False, writer: b
         )
         theirs = _with_driver(url, driver[url.startswith("sqlite")])
     environment |= {WAY: dress, "BENCH_URL": theirs, THREADS: str(data.with_suffix(".threads"))}
-    with Server("bench.apps:create", env=environment, options=("--factory", "--no-access-log")) as server:
-        if process and writer:
-            with draining(url, data) as drainer:
-                yield Served(dress, url, data, server, drainer)
-        else:
-            yield Served(dress, url, data, server, None)
+    with (
+        Server("bench.apps:create", env=environment, options=("--factory", "--no-access-log")) as server,
+        draining(url, data) if process and writer else nullcontext() as drainer,
+        _client(server.port) as client,
+    ):
+        yield Served(dress, url, data, server, client, drainer)
+
+
+@contextmanager
+def _client(port: int) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "bench.load", str(port)]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
 
 
 @contextmanager
