@@ -35,11 +35,11 @@ def test_lingering_for_a_larger_batch() -> None:
 def test_whoever_falls_behind_does_more_at_a_time() -> None:
     """The fewest as long as few wait, then a part of those that wait, up to the most; alone, all at once."""
     policy = FlushPolicy(pieces=(15, 250))
-    assert {waiting: policy.together(waiting) for waiting in (0, 500, 3_200, 8_000, 1_000_000)} == {
+    assert {waiting: policy.together(waiting) for waiting in (0, 200, 1_600, 4_000, 1_000_000)} == {
         0: 15,
-        500: 15,
-        3_200: 100,
-        8_000: 250,
+        200: 15,
+        1_600: 100,
+        4_000: 250,
         1_000_000: 250,
     }
     assert FlushPolicy(pieces=(50, 50)).together(1_000_000) == 50

@@ -30,7 +30,7 @@ class FlushPolicy:
         if self.pieces is None:
             return None
         fewest, most = self.pieces
-        return min(most, max(fewest, waiting // 32))
+        return min(most, max(fewest, waiting // 16))
 
     def due(self, *, waiting: int, since: float, now: float, urgent: bool) -> bool:
         """Whether to flush ``waiting`` events of which the first was seen at ``since``.

@@ -162,30 +162,44 @@ static PyType_Slot tail_slots[] = {
 
 static PyType_Spec tail_spec = {"indelible._native.Tail", sizeof(Tail), 0, Py_TPFLAGS_DEFAULT, tail_slots};
 
-/* read_frame(buffer, at, generation, offset): number, payload and padded size of the frame at buffer[at:], which stands at
- * offset in its file; None where there is none. */
+/* read_frames(Frame, buffer, at, generation, offset, end): the frames from buffer[at:] on, which stands at offset in its file,
+ * and their padded size together. Their numbers are in a row and, but for the first, below end. Frame makes one of a number
+ * and a payload. */
 static PyObject *
-read_frame(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
+read_frames(PyObject *Py_UNUSED(module), PyObject *const *args, Py_ssize_t count)
 {
-    if (count != 4 || !PyBytes_CheckExact(args[0])) {
-        PyErr_SetString(PyExc_TypeError, "read_frame(buffer, at, generation, offset)");
+    if (count != 6 || !PyBytes_CheckExact(args[1])) {
+        PyErr_SetString(PyExc_TypeError, "read_frames(Frame, buffer, at, generation, offset, end)");
         return NULL;
     }
-    uint64_t generation = PyLong_AsUnsignedLongLong(args[2]), offset = PyLong_AsUnsignedLongLong(args[3]), number;
-    Py_ssize_t at = PyLong_AsSsize_t(args[1]), size = PyBytes_GET_SIZE(args[0]);
+    Py_ssize_t at = PyLong_AsSsize_t(args[2]), size = PyBytes_GET_SIZE(args[1]), taken = 0;
+    uint64_t generation = PyLong_AsUnsignedLongLong(args[3]), offset = PyLong_AsUnsignedLongLong(args[4]);
+    uint64_t end = PyLong_AsUnsignedLongLong(args[5]), number, next = 0;
     if (PyErr_Occurred())
         return NULL;
-    if (at < 0 || at > size - FRAME_HEAD)
-        Py_RETURN_NONE;
-    const unsigned char *frame = (const unsigned char *)PyBytes_AS_STRING(args[0]) + at;
-    uint32_t head[2];
-    memcpy(head, frame, 8);
-    memcpy(&number, frame + 8, 8);
-    if (head[0] < 8 || head[0] > MAX_PAYLOAD + 8 || head[0] > (uint64_t)(size - at - 8) ||
-        crc32_of((uint32_t)(generation * 0x9e3779b1u + offset), frame + 8, head[0]) != head[1])
-        Py_RETURN_NONE;
-    return Py_BuildValue("Ky#n", (unsigned long long)number, (const char *)frame + FRAME_HEAD, (Py_ssize_t)head[0] - 8,
-                         (Py_ssize_t)PADDED(8 + (size_t)head[0]));
+    PyObject *run = PyList_New(0);
+    while (run != NULL && at >= 0 && at <= size - FRAME_HEAD) {
+        const unsigned char *frame = (const unsigned char *)PyBytes_AS_STRING(args[1]) + at;
+        uint32_t head[2];
+        memcpy(head, frame, 8);
+        memcpy(&number, frame + 8, 8);
+        if (head[0] < 8 || head[0] > MAX_PAYLOAD + 8 || head[0] > (uint64_t)(size - at - 8) ||
+            (taken && (number != next || number == 0 || number >= end)) ||
+            crc32_of((uint32_t)(generation * 0x9e3779b1u + offset + (uint64_t)taken), frame + 8, head[0]) != head[1])
+            break;
+        PyObject *parts[2] = {PyLong_FromUnsignedLongLong(number),
+                              PyBytes_FromStringAndSize((const char *)frame + FRAME_HEAD, (Py_ssize_t)head[0] - 8)};
+        PyObject *made = parts[0] == NULL || parts[1] == NULL ? NULL : PyObject_Vectorcall(args[0], parts, 2, NULL);
+        Py_XDECREF(parts[0]);
+        Py_XDECREF(parts[1]);
+        if (made == NULL || PyList_Append(run, made))
+            Py_CLEAR(run);
+        Py_XDECREF(made);
+        next = number + 1;
+        taken += (Py_ssize_t)PADDED(8 + (size_t)head[0]);
+        at += (Py_ssize_t)PADDED(8 + (size_t)head[0]);
+    }
+    return run == NULL ? NULL : Py_BuildValue("Nn", run, taken);
 }
 
 int
@@ -197,6 +211,6 @@ frame_start(PyObject *module)
 }
 
 PyMethodDef frame_functions[] = {
-    {"read_frame", FASTCALL(read_frame)},
+    {"read_frames", FASTCALL(read_frames)},
     {NULL, NULL, 0, NULL},
 };

@@ -14,7 +14,7 @@
 #include <string.h>
 
 /* What indelible.native asks for: to be counted up with every change that the Python side can tell. */
-#define VERSION 5
+#define VERSION 6
 
 #define FASTCALL(function) (PyCFunction)(void (*)(void))function, METH_FASTCALL, NULL
 

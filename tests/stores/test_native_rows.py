@@ -23,7 +23,7 @@ from indelible.events import JSON_FIELDS, LIMITS, MAX_INTEGER, AuditEvent, Encod
 from indelible.integrity import leaf
 from indelible.integrity.leaf import Sealed, seal
 from indelible.journal import frames
-from indelible.journal.frames import decode_frame, encode_frame
+from indelible.journal.frames import decode_frame, decode_frames, encode_frame
 from indelible.native import native
 from indelible.stores import pgtypes, sqlite
 from indelible.stores.batch import Part
@@ -273,8 +273,8 @@ def test_hostile_arguments(place: int) -> None:
             arguments[place] = bad
             with pytest.raises((TypeError, ValueError)):
                 function(*arguments)
-    for function, count in itertools.product((native.seal, native.copied, native.bound, native.read_frame), range(10)):
-        if count != {native.seal: 5, native.read_frame: 4}.get(function, 8):
+    for function, count in itertools.product((native.seal, native.copied, native.bound, native.read_frames), range(10)):
+        if count != {native.seal: 5, native.read_frames: 6}.get(function, 8):
             with pytest.raises(TypeError):
                 function(*[None] * count)
     for seq in (-1, 2**53):
@@ -358,6 +358,25 @@ def test_frames_are_read_alike(payload: bytes, number: int, generation: int, off
             made = decode_frame(buffer, max(at, 0), generation, where)
             patch.setattr(frames, "native", None)
             assert made == decode_frame(buffer, max(at, 0), generation, where)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(st.binary(max_size=40), st.sampled_from([1, 1, 1, 1, 2, 0, -1])), max_size=6), st.data())
+def test_runs_of_frames_are_read_alike(made: list[tuple[bytes, int]], data: st.DataObject) -> None:
+    """As far as their numbers are in a row and below the end, in a buffer that is whole, cut or changed."""
+    buffer, number, offset = b"", data.draw(st.sampled_from([0, 5, 2**64 - 4, 2**64 - 1])), 64
+    for payload, step in made:
+        buffer += encode_frame(payload, number % 2**64, 3, offset + len(buffer))
+        number += step
+    place = data.draw(st.integers(0, len(buffer)))
+    for content in (buffer, buffer[:place], buffer[:place] + b"\1" + buffer[place + 1 :], buffer + bytes(16)):
+        for end in {0, 1, 7, 2**64 - 2, data.draw(st.integers(0, 12))}:
+            with pytest.MonkeyPatch.context() as patch:
+                run, size = decode_frames(content, 0, 3, offset, end)
+                patch.setattr(frames, "native", None)
+                assert (run, size) == decode_frames(content, 0, 3, offset, end)
+            assert [frame.payload for frame in run] == [payload for payload, _ in made[: len(run)]] or content != buffer
+            assert all(frame.number < end for frame in run[1:])
 
 
 def test_the_longest_frame_is_read() -> None:

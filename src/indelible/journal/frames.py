@@ -8,7 +8,7 @@ import os
 import struct
 import sys
 from enum import IntEnum
-from typing import Final
+from typing import Final, cast
 from zlib import crc32
 
 import msgspec
@@ -88,19 +88,33 @@ def encode_frame(payload: bytes, number: int, generation: int, offset: int) -> b
 
 def decode_frame(buffer: bytes, at: int, generation: int, offset: int) -> tuple[Frame, int] | None:
     """The frame at ``buffer[at:]``, which stands at ``offset`` in its file, with its padded size, or None."""
+    run, size = decode_frames(buffer, at, generation, offset, 0)
+    return (run[0], size) if run else None
+
+
+def decode_frames(buffer: bytes, at: int, generation: int, offset: int, end: int) -> tuple[list[Frame], int]:
+    """The frames from ``buffer[at:]`` on, which stands at ``offset`` in its file, and their padded size together.
+
+    Their numbers are in a row and, but for the first, below ``end``.
+    """
     if native is not None:
-        hit = native.read_frame(buffer, at, generation, offset)
-        return None if hit is None else (Frame(hit[0], hit[1]), hit[2])
-    if at + FRAME_HEAD.size > len(buffer):
-        return None
-    length, crc, number = FRAME_HEAD.unpack_from(buffer, at)
-    start = at + PREFIX.size
-    if not NUMBER.size <= length <= MAX_PAYLOAD + NUMBER.size or start + length > len(buffer):
-        return None
-    body = buffer[start : start + length]
-    if crc32(body, seed(generation, offset)) != crc:
-        return None
-    return Frame(number, body[NUMBER.size :]), padded(PREFIX.size + length)
+        return cast("tuple[list[Frame], int]", native.read_frames(Frame, buffer, at, generation, offset, end))
+    run: list[Frame] = []
+    size = 0
+    while at + FRAME_HEAD.size <= len(buffer):
+        length, crc, number = FRAME_HEAD.unpack_from(buffer, at)
+        start = at + PREFIX.size
+        if (
+            not NUMBER.size <= length <= MAX_PAYLOAD + NUMBER.size
+            or start + length > len(buffer)
+            or (run and not run[-1].number + 1 == number < end)
+            or crc32(body := buffer[start : start + length], seed(generation, offset + size)) != crc
+        ):
+            break
+        run.append(Frame(number, body[NUMBER.size :]))
+        size += padded(PREFIX.size + length)
+        at += padded(PREFIX.size + length)
+    return run, size
 
 
 def file_head(generation: int, first: int) -> bytes:

@@ -7,7 +7,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -26,12 +26,16 @@ from indelible.journal.frames import (
     Hole,
     Slot,
     decode_frame,
+    decode_frames,
     file_name,
     read_file_head,
 )
 
 #: A damaged stretch is searched for a frame no further ahead than this; keeps a wrong guess from costing a CRC.
 _MAX_HOLE: Final = 1 << 24
+#: What is read of a file at a time: so much for each frame that is wanted, but no more than this. What is behind them is
+#: not written yet, or would be read again.
+_USUAL: Final = 512
 _READ_BYTES: Final = 1 << 18
 _GENERATION: Final = re.compile("[0-9]{8,18}")
 _POSITIONS: Final = (Slot.APPENDED, Slot.STORED, Slot.CONFIRMED, Slot.DEAD, Slot.LOST, Slot.SHED)
@@ -66,6 +70,7 @@ class JournalReader:
         self.next = self._slots[Slot.STORED]
         self._generation = -1
         self._offset = 0
+        self._number = 0  # of the frame at the offset, if all is well
 
     @property
     def appended(self) -> int:
@@ -145,51 +150,46 @@ class JournalReader:
         """
         promised = self.appended
         found: list[Frame | Hole] = []
-        for frame in self._frames(final=final):
-            if frame.number < self.next:
-                continue
-            if frame.number > self.next:
-                found.append(Hole(self.next, frame.number))
-            found.append(frame)
-            self.next = frame.number + 1
-            if len(found) >= limit:
-                return found
-        if final and self.next < promised:
+        wanted = limit
+        while wanted > 0 and (run := self._run(self.next + wanted, final=final)):
+            first = run[0].number
+            if first > self.next:
+                found.append(Hole(self.next, first))
+                self.next = first
+            run = run[self.next - first :]
+            found += run
+            self.next += len(run)
+            wanted -= len(run)
+        if wanted > 0 and final and self.next < promised:
             found.append(Hole(self.next, promised))
             self.next = promised
         return found
 
-    def _frames(self, *, final: bool) -> Iterator[Frame]:
+    def _run(self, end: int, *, final: bool) -> list[Frame]:
+        """The next frames, their numbers in a row and below ``end``, but for the first; empty if there are none now."""
         while final or self.next < self.appended:
             if self._fd < 0 and not self._open_following(final=final):
-                return
-            yield from self._file_frames(final=final)
+                break
+            if run := self._file_run(end if final else min(end, self.appended), final=final):
+                return run
             following = self._following()
             if not following or (following[0][0] != self.next and not final):
-                return
+                break
             self._close_file()
+        return []
 
-    def _file_frames(self, *, final: bool) -> Iterator[Frame]:
-        """Frames of the open file from the current offset until there is no more to read now."""
+    def _file_run(self, end: int, *, final: bool) -> list[Frame]:
+        """The same from the current offset of the open file."""
         while True:
-            buffer = os.pread(self._fd, _READ_BYTES, self._offset)
-            at = 0
-            while (hit := decode_frame(buffer, at, self._generation, self._offset)) is not None:
-                frame, size = hit
-                at += size
-                self._offset += size
-                yield frame
-                if not final and self.next >= self.appended:
-                    return
-            if at:
-                continue
-            whole = os.pread(self._fd, MAX_PAYLOAD + FRAME_HEAD.size + 8, self._offset)
-            if (hit := decode_frame(whole, 0, self._generation, self._offset)) is not None:
-                self._offset += hit[1]
-                yield hit[0]
-                continue
+            for size in (min(_READ_BYTES, max(1, end - self._number) * _USUAL), MAX_PAYLOAD + FRAME_HEAD.size + 8):
+                buffer = os.pread(self._fd, size, self._offset)
+                run, taken = decode_frames(buffer, 0, self._generation, self._offset, end)
+                if run:
+                    self._offset += taken
+                    self._number = run[-1].number + 1
+                    return run
             if not final or not self._skip_damage():
-                return
+                return []
 
     def _skip_damage(self) -> bool:
         """Move to the next readable frame of this file, if there is one."""
@@ -221,6 +221,7 @@ class JournalReader:
         except FileNotFoundError:
             return False
         self._generation, self._offset = generation, FILE_HEAD.size
+        self._number = {g: first for first, g in following}[generation]
         return True
 
     def _first_of(self, generation: int) -> int | None:

@@ -144,11 +144,16 @@ class Batch:
 
     def parts(self) -> Iterator[Part]:
         """The rows, part by part."""
-        offered = self._offered
+        offered, seq, hashes = self._offered, self.first, list[bytes]()
         for sealed in offered.parts(len(offered.events) - (self.end - self.first)):
-            yield Part(self.edge.size, sealed)
-            self.edge, filled = self.edge.extend(sealed.leaf_hashes)
-            self.tiles += filled
+            yield Part(seq, sealed)
+            seq += len(sealed.leaf_hashes)
+            hashes += sealed.leaf_hashes
+            # Not for each small part: it costs as much for a few hashes as for many.
+            if len(hashes) >= PART or seq == self.end:
+                self.edge, filled = self.edge.extend(hashes)
+                self.tiles += filled
+                hashes = []
 
     @property
     def head(self) -> Head:
