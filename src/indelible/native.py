@@ -9,7 +9,7 @@ from typing import Any, Final
 #: Whether it may be used: ``INDELIBLE_PURE=1`` asks for Python alone. Read here, where there are no settings yet.
 wanted: Final = os.environ.get("INDELIBLE_PURE") != "1"
 #: Of the module that this code was written with. Another one was left by an installation before.
-_VERSION: Final = 6
+_VERSION: Final = 7
 
 
 def _compiled() -> Any:

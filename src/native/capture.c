@@ -16,7 +16,7 @@
 #define NAMES(X)                                                                                                       \
     X(type) X(headers) X(state) X(root_path) X(path) X(client) X(user) X(method) X(route) X(path_template)             \
     X(path_format) X(path_params) X(query_string) X(status) X(more_body) X(correlation_id) X(ip_address)               \
-    X(user_agent) X(user_id) X(reason) X(fields) X(metadata) X(bytes) X(finish) X(_note) X(_received) X(throw)         \
+    X(user_agent) X(user_id) X(reason) X(fields) X(metadata) X(recorded) X(finish) X(_note) X(_received) X(throw)         \
     X(value) X(close) X(gi_code) X(co_flags)
 
 #define DECLARE(name) static PyObject *s_##name;
@@ -26,7 +26,7 @@ NAMES(DECLARE)
 static PyObject *s_start, *s_body, *s_request, *header_name, *empty;
 
 /* Given by prepare(). */
-static PyObject *bound_var, *request_var, *nothing, *uuid7, *record_type, *anonymous, *restore;
+static PyObject *bound_var, *request_var, *nothing, *record_type, *anonymous, *restore;
 
 #define MAX_AGENT 1024
 #define MAX_KEY 255
@@ -49,13 +49,14 @@ typedef struct {
     long long started;
     PyObject *write, *complaints, *scope, *receive, *send, *record, *bound;
     PyObject *correlation_id, *path, *shown, *user_agent, *ip_address, *identity, *named, *status, *close_code, *intent;
+    PyObject *plans, *accept; /* what plain requests are written by; None: all in Python */
     char is_http, excluded, late, accepted, complete, disconnected;
     char plain; /* read() has seen nothing unusual */
 } Seen;
 
 #define OBJECTS(X)                                                                                                     \
     X(write) X(complaints) X(scope) X(receive) X(send) X(record) X(bound) X(correlation_id) X(path) X(shown)           \
-    X(user_agent) X(ip_address) X(identity) X(named) X(status) X(close_code) X(intent)
+    X(user_agent) X(ip_address) X(identity) X(named) X(status) X(close_code) X(intent) X(plans) X(accept)
 
 static int
 seen_traverse(Seen *self, visitproc visit, void *arg)
@@ -141,6 +142,8 @@ seen_init(Seen *self, PyObject *args, PyObject *kwargs)
     put_none(&self->status);
     put_none(&self->close_code);
     put_none(&self->intent);
+    put_none(&self->plans);
+    put_none(&self->accept);
     return 0;
 }
 
@@ -200,16 +203,40 @@ is_correlation_id(const char *at, Py_ssize_t size)
     return 1;
 }
 
-/* read(excluded, below, identify): fill in what the scope tells; False where anything about it is unusual.
+/* Who a remembered header names, a new reference; NULL without an exception where it is for Python to find out.
  *
- * excluded: a frozenset of paths; below: a tuple of prefixes; identify: a callable, or None. */
+ * remembered: fingerprint to (identity, not before, expires), the times in seconds since 1970. */
+static PyObject *
+known_identity(PyObject *remembered, PyObject *authorization)
+{
+    PyObject *key = fingerprint(NULL, authorization), *known, *identity;
+    known = key == NULL ? NULL : lookup(remembered, key);
+    Py_XDECREF(key);
+    if (known == NULL || !PyTuple_CheckExact(known) || PyTuple_GET_SIZE(known) != 3 ||
+        !PyFloat_CheckExact(PyTuple_GET_ITEM(known, 1)) || !PyFloat_CheckExact(PyTuple_GET_ITEM(known, 2))) {
+        PyErr_Clear();
+        return NULL;
+    }
+    double now = (double)now_ns(CLOCK_REALTIME) * 1e-9;
+    identity = PyTuple_GET_ITEM(known, 0);
+    return now >= PyFloat_AS_DOUBLE(PyTuple_GET_ITEM(known, 1)) && now < PyFloat_AS_DOUBLE(PyTuple_GET_ITEM(known, 2))
+               ? Py_NewRef(identity)
+               : NULL;
+}
+
+/* read(excluded, below, (identify, remembered, plans, accept)): fill in what the scope tells; False where anything about it
+ * is unusual.
+ *
+ * excluded: a frozenset of paths; below: a tuple of prefixes; identify: a callable, or None; remembered: as above; plans and
+ * accept: what write_plain() needs, or None. */
 static PyObject *
 seen_read(Seen *self, PyObject *const *args, Py_ssize_t count)
 {
-    if (count != 3 || !PyTuple_CheckExact(args[1])) {
-        PyErr_SetString(PyExc_TypeError, "read(excluded, below, identify)");
+    if (count != 3 || !PyTuple_CheckExact(args[1]) || !PyTuple_CheckExact(args[2]) || PyTuple_GET_SIZE(args[2]) != 4) {
+        PyErr_SetString(PyExc_TypeError, "read(excluded, below, (identify, remembered, plans, accept))");
         return NULL;
     }
+    PyObject *identify = PyTuple_GET_ITEM(args[2], 0), *remembered = PyTuple_GET_ITEM(args[2], 1);
     if (!is_whole(self))
         return NULL;
     PyObject *scope = self->scope;
@@ -299,9 +326,14 @@ seen_read(Seen *self, PyObject *const *args, Py_ssize_t count)
     if (correlation != NULL && is_correlation_id(PyBytes_AS_STRING(correlation), PyBytes_GET_SIZE(correlation)))
         made = PyUnicode_FromStringAndSize(PyBytes_AS_STRING(correlation), PyBytes_GET_SIZE(correlation));
     else {
-        PyObject *id = PyObject_CallNoArgs(uuid7);
-        made = id == NULL ? NULL : PyObject_Str(id);
-        Py_XDECREF(id);
+        unsigned char id[UUID_SIZE];
+        char text[UUID_TEXT];
+        if (uuid7(id)) {
+            told = Py_NewRef(Py_False);
+            goto done;
+        }
+        uuid_text(id, text);
+        made = PyUnicode_FromStringAndSize(text, UUID_TEXT);
     }
     if (made == NULL)
         goto done;
@@ -309,8 +341,10 @@ seen_read(Seen *self, PyObject *const *args, Py_ssize_t count)
     if (PyDict_SetItem(state, s_correlation_id, made))
         goto done;
 
-    if (args[2] != Py_None) {
-        made = PyObject_CallOneArg(args[2], authorization == NULL ? Py_None : authorization);
+    if (identify != Py_None) {
+        made = authorization == NULL || !PyDict_CheckExact(remembered) ? NULL : known_identity(remembered, authorization);
+        if (made == NULL)
+            made = PyObject_CallOneArg(identify, authorization == NULL ? Py_None : authorization);
         if (made == NULL) {
             if (PyErr_ExceptionMatches(PyExc_Exception)) {
                 PyErr_Clear();
@@ -320,6 +354,8 @@ seen_read(Seen *self, PyObject *const *args, Py_ssize_t count)
         }
         put(&self->identity, made);
     }
+    put(&self->plans, Py_NewRef(PyTuple_GET_ITEM(args[2], 2)));
+    put(&self->accept, Py_NewRef(PyTuple_GET_ITEM(args[2], 3)));
     self->plain = 1;
     told = Py_NewRef(Py_True);
 done:
@@ -458,6 +494,51 @@ with_header(Seen *self, PyObject *message)
     return copy;
 }
 
+static PyObject *seen_pack(Seen *self, PyObject *plans);
+
+/* finish() of a plain request: 1 where its event is written, or it has none; 0 where that is for Python; -1 with an
+ * exception that is no failure of ours. */
+static int
+write_plain(Seen *self)
+{
+    if (self->plans == Py_None || self->excluded)
+        return 0;
+    PyObject *record = Py_NewRef(self->record), *accept = Py_NewRef(self->accept), *payload = NULL, *done = NULL;
+    PyObject *recorded = PyObject_GetAttr(record, s_recorded);
+    int written = 0;
+    if (recorded != Py_False) {
+        PyErr_Clear();
+        goto done;
+    }
+    payload = seen_pack(self, self->plans);
+    if (payload == NULL || payload == Py_None) {
+        written = payload == NULL ? -1 : 0;
+        goto done;
+    }
+    written = PyObject_SetAttr(record, s_recorded, Py_True) ? -1 : 1;
+    if (written < 0 || PyBytes_GET_SIZE(payload) == 0)
+        goto done;
+    done = PyObject_CallOneArg(accept, payload);
+    if (done == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
+        PyObject *type, *error, *trace;
+        PyErr_Fetch(&type, &error, &trace);
+        PyErr_NormalizeException(&type, &error, &trace);
+        done = PyObject_CallMethod(self->complaints, "tell", "sO", "writing an event", error);
+        Py_XDECREF(type);
+        Py_XDECREF(error);
+        Py_XDECREF(trace);
+    }
+    if (done == NULL)
+        written = -1;
+done:
+    Py_DECREF(record);
+    Py_DECREF(accept);
+    Py_XDECREF(recorded);
+    Py_XDECREF(payload);
+    Py_XDECREF(done);
+    return written;
+}
+
 /* What is passed on for an answer's beginning or a part of its body; None for every other message. */
 static PyObject *
 seen_note(Seen *self, PyObject *message)
@@ -476,10 +557,11 @@ seen_note(Seen *self, PyObject *message)
             Py_RETURN_NONE;
         if (last && !self->complete) {
             self->complete = 1;
-            PyObject *done = PyObject_CallMethodNoArgs((PyObject *)self, s_finish);
-            if (done == NULL)
+            int written = write_plain(self);
+            PyObject *done = written ? NULL : PyObject_CallMethodNoArgs((PyObject *)self, s_finish);
+            if (written < 0 || (!written && done == NULL))
                 return NULL;
-            Py_DECREF(done);
+            Py_XDECREF(done);
         }
         return Py_NewRef(message);
     }
@@ -1175,7 +1257,8 @@ seen_pack(Seen *self, PyObject *plans)
     PyObject *scope = Py_NewRef(self->scope), *shown = Py_NewRef(self->shown), *seen_agent = Py_NewRef(self->user_agent);
     PyObject *seen_address = Py_NewRef(self->ip_address), *seen_correlation = Py_NewRef(self->correlation_id);
     PyObject *method = Py_XNewRef(lookup(scope, s_method)), *template = template_of(scope);
-    PyObject *several = NULL, *plan = NULL, *user = NULL, *resource = NULL, *event_id = NULL, *id_bytes = NULL, *payload = NULL;
+    PyObject *several = NULL, *plan = NULL, *user = NULL, *resource = NULL, *payload = NULL;
+    unsigned char event_id[UUID_SIZE];
 
     if (method == NULL || template == NULL)
         goto not_plain;
@@ -1227,9 +1310,7 @@ seen_pack(Seen *self, PyObject *plans)
         if (resource == NULL || (id = plain_text(resource, MAX_KEY, &id_size)) == NULL)
             goto not_plain;
     }
-    event_id = PyObject_CallNoArgs(uuid7);
-    id_bytes = event_id == NULL ? NULL : PyObject_GetAttr(event_id, s_bytes);
-    if (id_bytes == NULL || !PyBytes_CheckExact(id_bytes) || PyBytes_GET_SIZE(id_bytes) != 16)
+    if (uuid7(event_id))
         goto not_plain;
     /* 256 is more than all names and lengths take. */
     payload = PyBytes_FromStringAndSize(NULL, PyBytes_GET_SIZE(prefix) + who_size + agent_size + address_size +
@@ -1258,8 +1339,8 @@ seen_pack(Seen *self, PyObject *plans)
     put_number(&out, (uint64_t)(now_ns(CLOCK_REALTIME) / 1000));
     put_name(&out, "id");
     *out.at++ = 0xc4;
-    *out.at++ = 16;
-    put_raw(&out, PyBytes_AS_STRING(id_bytes), 16);
+    *out.at++ = UUID_SIZE;
+    put_raw(&out, (const char *)event_id, UUID_SIZE);
     start[0] = 0xde;
     start[1] = 0;
     start[2] = (unsigned char)out.fields;
@@ -1280,8 +1361,6 @@ done:
     Py_XDECREF(plan);
     Py_XDECREF(user);
     Py_XDECREF(resource);
-    Py_XDECREF(event_id);
-    Py_XDECREF(id_bytes);
     return payload;
 }
 
@@ -1324,16 +1403,15 @@ static PyType_Spec seen_spec = {
     "indelible._native.Seen", sizeof(Seen), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE | Py_TPFLAGS_HAVE_GC, seen_slots,
 };
 
-/* prepare(bound, request, nothing, uuid7, record_type, anonymous, restore): once, before the first Seen is made. */
+/* prepare(bound, request, nothing, record_type, anonymous, restore): once, before the first Seen is made. */
 static PyObject *
 prepare(PyObject *Py_UNUSED(module), PyObject *args)
 {
-    PyObject *given[7];
-    if (!PyArg_UnpackTuple(args, "prepare", 7, 7, &given[0], &given[1], &given[2], &given[3], &given[4], &given[5],
-                           &given[6]))
+    PyObject *given[6];
+    if (!PyArg_UnpackTuple(args, "prepare", 6, 6, &given[0], &given[1], &given[2], &given[3], &given[4], &given[5]))
         return NULL;
-    PyObject **places[7] = {&bound_var, &request_var, &nothing, &uuid7, &record_type, &anonymous, &restore};
-    for (int at = 0; at < 7; at++)
+    PyObject **places[6] = {&bound_var, &request_var, &nothing, &record_type, &anonymous, &restore};
+    for (int at = 0; at < 6; at++)
         put(places[at], Py_NewRef(given[at]));
     Py_RETURN_NONE;
 }

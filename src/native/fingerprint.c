@@ -64,8 +64,7 @@ sip128(const uint64_t key[2], const unsigned char *at, size_t size, unsigned cha
     }
 }
 
-/* fingerprint(data): 16 bytes that only this process can make of data. */
-static PyObject *
+PyObject *
 fingerprint(PyObject *Py_UNUSED(module), PyObject *data)
 {
     unsigned char told[16];

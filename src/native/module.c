@@ -16,8 +16,8 @@ PyInit__native(void)
         return NULL;
     if (PyModule_AddIntConstant(module, "VERSION", VERSION) || capture_start(module) || frame_start(module) || row_start(module) ||
         PyModule_AddFunctions(module, capture_functions) || PyModule_AddFunctions(module, fingerprint_functions) ||
-        PyModule_AddFunctions(module, frame_functions) || PyModule_AddFunctions(module, row_functions) ||
-        PyModule_AddFunctions(module, sha256_functions)) {
+        PyModule_AddFunctions(module, frame_functions) || PyModule_AddFunctions(module, id_functions) ||
+        PyModule_AddFunctions(module, row_functions) || PyModule_AddFunctions(module, sha256_functions)) {
         Py_DECREF(module);
         return NULL;
     }

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import itertools
+import math
 import os
 import re
 import subprocess
 import sys
 import sysconfig
+import time
 import types
 import warnings
 from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -18,7 +21,8 @@ from pathlib import Path
 from shutil import which
 from types import SimpleNamespace
 from typing import Any
-from uuid import uuid4
+from unittest.mock import Mock
+from uuid import RFC_4122, UUID, uuid4
 
 import httpx
 import jwt
@@ -32,7 +36,7 @@ from hypothesis import strategies as st
 from indelible import bound, enrich
 from indelible.capture import asgi, watch
 from indelible.capture.asgi import AuditMiddleware
-from indelible.capture.identity import ANONYMOUS
+from indelible.capture.identity import ANONYMOUS, Identity
 from indelible.capture.watch import Complaints, Seen
 from indelible.events import LIMITS, decode_event
 from indelible.intake import Intake
@@ -47,6 +51,8 @@ ROUTES = (
     "/api/nodes/{node_id}", "/api/nodes", "/users/{user}/keys/{key_id}", "/login", "/admin/jobs/{job}", "/reset/{token}",
     "/files/{rest}", "/", "/a b/{x}", "/register", "/{word}",
 )  # fmt: skip
+#: Nobody is named, and there are no plans.
+USUAL: Any = (None, {}, None, None)
 needs_native = pytest.mark.skipif(native is None, reason="indelible._native is not compiled")
 
 
@@ -368,10 +374,94 @@ def test_what_ends_the_process_is_not_swallowed(raised: type[BaseException]) -> 
             raise raised
 
     seen = Seen({**Request().scope(), "route": Route()}, None, None, None, Complaints())  # type: ignore[arg-type]
-    assert seen.read(frozenset(), (), None)
+    assert seen.read(frozenset(), (), USUAL)
     seen.status = 200
     with pytest.raises(raised):
-        copy_context().run(lambda: (seen.bind(), seen.pack({})))
+        copy_context().run(lambda: (seen.bind(), native.Seen.pack(seen, {})))
+
+
+@needs_native
+@pytest.mark.parametrize("raised", [OSError, KeyboardInterrupt])
+def test_a_service_that_fails_harms_no_request(
+    raised: type[BaseException], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its exception is told, once, and the answer goes out; one that ends the process ends it."""
+    kept = Kept(load())
+    monkeypatch.setattr(kept, "accept", Mock(side_effect=raised("canary")))
+    app = AuditMiddleware(_chosen, service=kept)
+    assert spoken(Request(), app)[1] == []
+    if raised is KeyboardInterrupt:
+        with pytest.raises(KeyboardInterrupt):
+            spoken(Request(), app)
+        return
+    sent, errors, _ = spoken(Request(), app)
+    assert (len(sent), errors) == (3, [])
+    assert kept.accept.call_count == 1  # type: ignore[attr-defined]
+    assert [record.getMessage() for record in caplog.records] == [
+        "audit of a request failed at writing an event: OSError (0 more since the last line)"
+    ]
+
+
+@needs_native
+def test_an_event_goes_to_the_service_that_was_there_when_its_request_came() -> None:
+    """Another one takes the next request."""
+    first, second = Kept(load()), Kept(load())
+    now = first
+    app = AuditMiddleware(_chosen, service=lambda: now)
+    spoken(Request(), app)
+    answered = Request.respond
+
+    async def replaced(request: Request, send: Any) -> None:
+        nonlocal now
+        now = second
+        await answered(request, send)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Request, "respond", replaced)
+        spoken(Request(), app)
+    assert (len(first.payloads), first.packed, len(second.payloads)) == (2, 1, 0)
+    spoken(Request(), app)
+    assert (len(first.payloads), len(second.payloads)) == (2, 1)
+
+
+@needs_native
+@pytest.mark.parametrize(
+    ("known", "named"),
+    [
+        ((-math.inf, math.inf), "remembered"), ((0.0, 4e9), "remembered"), ((0.0, 1.7e9), "verified"),
+        ((4e9, math.inf), "verified"), ((0, 4e9), "verified"), ((math.nan, math.inf), "verified"), ((), "verified"),
+    ],
+)  # fmt: skip
+def test_a_remembered_token_is_held_to_its_times(known: tuple[float, ...], named: str) -> None:
+    """Whatever is not clearly good is for Python to decide."""
+    header = b"Bearer x"
+    remembered = {native.fingerprint(header): (Identity("remembered"), *known)}
+    seen = Seen(Request(headers=((b"authorization", header),)).scope(), None, None, None, Complaints())  # type: ignore[arg-type]
+    usual: Any = (lambda _: Identity("verified"), remembered, None, None)
+    assert seen.read(frozenset(), (), usual)
+    assert seen.identity.user_id == named
+
+
+@needs_native
+def test_ids_are_uuids_of_version_7() -> None:
+    """In the order of their times to a quarter of a microsecond, of the current time, no two alike, forked or not."""
+    before = time.time_ns() // 10**6
+    made = [UUID(native.uuid7()) for _ in range(100_000)]
+    after = time.time_ns() // 10**6
+    assert {(each.version, each.variant) for each in made} == {(7, RFC_4122)}
+    assert all(str(each) == text for each, text in zip(made, map(str, made), strict=True))
+    assert all(before <= each.int >> 80 <= after for each in made)
+    assert all(one.int >> 64 <= other.int >> 64 for one, other in itertools.pairwise(made))
+    assert len({each.int & (2**62 - 1) for each in made}) == len(made)
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writer, native.uuid7().encode())
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    theirs = os.read(reader, 100).decode()
+    os.close(reader)
+    os.close(writer)
+    assert UUID(theirs).int & (2**62 - 1) != UUID(native.uuid7()).int & (2**62 - 1)
 
 
 @needs_native
@@ -444,7 +534,7 @@ def test_whatever_seen_is_given() -> None:
         for one in [*hostile, [(1, 2)], [b"x"], [("a", "b")], [(b"a",)], {"user_id": 1}]:
             scope: Any = Request().scope() | {name: one} if name != "type" else Request().scope()
             seen = Seen(scope, nobody, discard, nobody, Complaints())
-            assert seen.read(frozenset(), (), None) in (True, False)
+            assert seen.read(frozenset(), (), USUAL) in (True, False)
             start = {"type": "http.response.start", "status": 200, "headers": one}
             for message in (one, {"type": one}, {"type": "http.response.body", "more_body": one}, start):
                 seen.complete = True
@@ -461,13 +551,26 @@ def test_whatever_seen_is_given() -> None:
             ):
                 seen.status = 200
                 for several in (plan, (plan,), [plan]):
-                    told = seen.pack({(ROUTES[0], "PUT", 200): several})  # type: ignore[dict-item]
+                    told = native.Seen.pack(seen, {(ROUTES[0], "PUT", 200): several})
                     assert told is None or plan[-1] == "node_id"  # type: ignore[index]
     del seen.scope
     for broken in (seen, Seen.__new__(Seen)):
-        for name, arguments in (("read", (frozenset(), (), None)), ("bind", ()), ("pack", ({},))):
+        for name, arguments in (("read", (frozenset(), (), USUAL)), ("bind", ()), ("pack", ({},))):
             with pytest.raises(TypeError, match="not a whole Seen"):
                 getattr(broken, name)(*arguments)
+
+
+@needs_native
+@pytest.mark.parametrize("one", [None, 0, "", b"", (), [], {}, object(), float("nan")])
+def test_whatever_the_usual_is(one: Any) -> None:
+    """Anything but four things is a TypeError; any of the four may be anything."""
+    nobody: Any = None
+    seen = Seen(Request(headers=((b"authorization", b"x"),)).scope(), nobody, discard, never, Complaints())
+    with pytest.raises(TypeError, match="identify, remembered, plans, accept"):
+        seen.read(frozenset(), (), one)
+    assert seen.read(frozenset(), (), (lambda _: ANONYMOUS, one, one, one))
+    asyncio.run(seen.send({"type": "http.response.body"}))
+    assert seen.record.recorded
 
 
 # --- messages on their way --------------------------------------------------------------------------------------------

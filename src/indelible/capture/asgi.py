@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 from urllib.parse import quote
 
@@ -23,7 +23,7 @@ from indelible.capture.identity import Identity, TokenVerifier, principal_id
 from indelible.capture.plans import Plans, learn
 from indelible.capture.refusal import OnFailure, RefusalPolicy, turn_away
 from indelible.capture.resources import resource
-from indelible.capture.watch import HEADER, Complaints, Receive, Scope, Seen, Send, shown_path
+from indelible.capture.watch import HEADER, Complaints, Receive, Scope, Seen, Send, Usual, shown_path
 from indelible.errors import ConfigurationError
 from indelible.redaction import PLACEHOLDER, Redactor
 from indelible.runtime import get_audit_service
@@ -179,7 +179,7 @@ class AuditMiddleware:
         scope[_MARK] = seen.record
         try:
             setup = self._current_setup()
-            if seen.read(self._excluded, self._excluded_below, setup.identify):
+            if seen.read(self._excluded, self._excluded_below, setup.usual):
                 if setup.proxies is not None:
                     self._look_behind(setup.proxies, seen)
                 return seen
@@ -232,7 +232,7 @@ class AuditMiddleware:
         service = self._service()
         setup = self._setup
         if setup is None or setup.service is not service:
-            setup = self._setup = _Setup(service)
+            setup = self._setup = _Setup(service, by_plan=self._classify is None)
         return setup
 
     def _kind(self, exchange: Exchange) -> tuple[str, str]:
@@ -248,12 +248,7 @@ class AuditMiddleware:
         return _RULES(exchange)
 
     def _write(self, seen: Seen, error: BaseException | None) -> None:
-        setup = self._current_setup()
-        if error is None and self._classify is None and (payload := seen.pack(setup.plans)) is not None:
-            if payload:
-                setup.service.accept(payload)
-        else:
-            self._compose(setup, seen, error)
+        self._compose(self._current_setup(), seen, error)
 
     def _compose(self, setup: _Setup, seen: Seen, error: BaseException | None) -> None:
         method = seen.scope["method"] if seen.is_http else "WEBSOCKET"
@@ -318,20 +313,24 @@ def _is_read(event_type: str, method: str) -> bool:
 class _Setup:
     """What the settings of one service mean for the middleware."""
 
-    __slots__ = ("identify", "plans", "proxies", "redactor", "service")
+    __slots__ = ("identify", "plans", "proxies", "redactor", "service", "usual")
 
-    def __init__(self, service: Recorder) -> None:
+    def __init__(self, service: Recorder, *, by_plan: bool) -> None:
         self.service = service
         settings = service.settings
         self.proxies = TrustedProxies(settings.trusted_proxies) or None
         self.redactor = Redactor(extra_keys=settings.redact_keys, path_rules=settings.redact_paths)
         self.plans: Plans = {}
         self.identify: Callable[[bytes | None], Identity] | None = None
+        remembered: Mapping[bytes, tuple[Identity, float, float]] = {}
         try:
-            self.identify = TokenVerifier(settings).identify
+            verifier = TokenVerifier(settings)
+            self.identify, remembered = verifier.identify, verifier.remembered
         except ConfigurationError as error:
             # Requests are still recorded, their actors by the host's own word only.
             _log.error("no token is believed: %s", error)
+        # An answer's event goes to the service that was there when its request came.
+        self.usual: Usual = (self.identify, remembered, *((self.plans, service.accept) if by_plan else (None, None)))
 
     def learn(self, seen: Seen, fields: EventFields | None) -> None:
         """Keep what was made of a request for all like it."""

@@ -73,6 +73,11 @@ class TokenVerifier:
         self._cache: dict[bytes, tuple[Identity, float, float]] = {}
         self._lock = threading.Lock()
 
+    @property
+    def remembered(self) -> Mapping[bytes, tuple[Identity, float, float]]:
+        """Headers that have named somebody, by fingerprint: whom, not before when, and until when (Unix time)."""
+        return self._cache
+
     def identify(self, authorization: bytes | None) -> Identity:
         """Who the header names. Never raises; without a key no token is looked at."""
         if authorization is None or not self._keys:

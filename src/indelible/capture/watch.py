@@ -10,8 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from uuid_utils import uuid7
-
 from indelible.capture.identity import ANONYMOUS, Identity, principal_id
 from indelible.context import BOUND, NOTHING, REQUEST, RequestRecord, restore
 from indelible.delivery import Repeats
@@ -30,8 +28,14 @@ Send = Callable[[Message], Awaitable[None]]
 #: Writes the event of a request; takes the exception that ended it, if one did.
 Write = Callable[["Seen", BaseException | None], None]
 
-#: Names the actor from an Authorization header.
-Identify = Callable[[bytes | None], Identity]
+#: What is done with almost every request, for C: the function that names the actor from an Authorization header, and what
+#: it remembers by fingerprint; plans, and what takes the events that they make, or None twice.
+Usual = tuple[
+    Callable[[bytes | None], Identity] | None,
+    Mapping[bytes, tuple[Identity, float, float]],
+    "Plans | None",
+    Callable[[bytes], object] | None,
+]
 
 HEADER: Final = b"x-correlation-id"
 _LENGTH: Final = len(HEADER)
@@ -42,7 +46,8 @@ _GONE: Final = frozenset(("ClientDisconnect", "ClientDisconnected", "WebSocketDi
 class _Request:
     """What is known of a request, and what is done with almost every one of them in C, where that is compiled.
 
-    ``read``, ``bind`` and ``pack`` say that they have not done it: then the Python way is gone.
+    ``read`` and ``bind`` say that they have not done it: then the Python way is gone. In C the event of a plain answer, one
+    for which there is a plan, is handed over without a call of ``finish``.
     """
 
     # Defaults stand in the class: one request in a thousand has a value of its own for most of them.
@@ -76,7 +81,7 @@ class _Request:
         """How long it has taken until now, in µs."""
         return (time.perf_counter_ns() - self._started) // 1000
 
-    def read(self, excluded: frozenset[str], below: tuple[str, ...], identify: Identify | None) -> bool:
+    def read(self, excluded: frozenset[str], below: tuple[str, ...], usual: Usual) -> bool:
         """Fill in what the scope tells, if there is nothing unusual about it: addresses, agent, correlation id, actor."""
         return False
 
@@ -110,15 +115,11 @@ class _Request:
 
         def _note(self, message: Message) -> Message: ...
 
-    def pack(self, plans: Plans) -> bytes | None:
-        """The journal's payload of a request for which there is a plan; ``b""`` where it is not recorded."""
-        return None
-
 
 if TYPE_CHECKING or native is None:
     _Known = _Request
 else:
-    native.prepare(BOUND, REQUEST, NOTHING, uuid7, RequestRecord, ANONYMOUS, restore)
+    native.prepare(BOUND, REQUEST, NOTHING, RequestRecord, ANONYMOUS, restore)
     # Who is given ``seen.send`` may ask whether it is a coroutine function: asgiref does, and warns.
     native.Way._is_coroutine = getattr(asyncio.coroutines, "_is_coroutine", None)
     native.Way._is_coroutine_mark = getattr(inspect, "_is_coroutine_mark", None)
