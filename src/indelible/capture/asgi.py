@@ -178,7 +178,9 @@ class AuditMiddleware:
         seen = Seen(scope, receive, send, self._write, self._complaints)
         scope[_MARK] = seen.record
         try:
-            setup = self._current_setup()
+            setup = self._setup
+            if setup is None or setup.service is not self._service():
+                setup = self._current_setup()
             if seen.read(self._excluded, self._excluded_below, setup.usual):
                 if setup.proxies is not None:
                     self._look_behind(setup.proxies, seen)
