@@ -5,11 +5,11 @@ from __future__ import annotations
 import gc
 import random
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, harmonic_mean
 from typing import Literal
 
 from bench.databases import Databases
@@ -37,8 +37,8 @@ class Context:
 class Experiment:
     """``setup`` gives the ways while it is entered; each gives ``rounds`` samples. ``bars`` are those it is for.
 
-    A sample is the mean of ``turns`` calls, between which the other ways have theirs: what else runs on the machine comes
-    and goes within seconds, and short turns let it weigh on all ways alike.
+    A sample is the mean of ``turns`` calls (of rates, the harmonic one), between which the other ways have theirs: what else
+    runs on the machine comes and goes within seconds, and short turns let it weigh on all ways alike.
     """
 
     bars: tuple[str, ...]
@@ -52,6 +52,12 @@ class Experiment:
     def belongs(self, *, quick: bool) -> bool:
         """Whether a run of everything includes it."""
         return self.when in ("always", "quick" if quick else "full")
+
+
+def _mean(figure: str, values: Sequence[float]) -> float:
+    if len(values) == 1:
+        return values[0]
+    return harmonic_mean(values) if figure.endswith(("rps", "_per_s")) else fmean(values)
 
 
 def run(experiment: Experiment, context: Context, rounds: int | None = None) -> Samples:
@@ -69,7 +75,7 @@ def run(experiment: Experiment, context: Context, rounds: int | None = None) -> 
                     gc.collect()
                     add(turns, name, ways[name]())
             for name in ways:
-                sample = {figure: fmean(values) for figure, values in turns[name].items()}
+                sample = {figure: _mean(figure, values) for figure, values in turns[name].items()}
                 add(samples, name, sample)
                 told = "  ".join(f"{figure} {value:,.4g}" for figure, value in sample.items())
                 print(f"  round {number + 1}  {name:<28} {told}", file=sys.stderr, flush=True)

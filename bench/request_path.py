@@ -65,7 +65,7 @@ def requests(context: Context, engine: str) -> Iterator[Ways]:
     """Every dress loaded in turn."""
     count = context.pick(750, 200)
     with _served(context, engine, _QUICK if context.quick else (*_DRESSES, *PEERS)) as there:
-        yield {name: partial(_loaded, one, count // 4 if name in PEERS else count) for name, one in there.items()}
+        yield {name: partial(_loaded, one, count // 2 if name in PEERS else count) for name, one in there.items()}
 
 
 @contextmanager
@@ -79,13 +79,13 @@ def stored(context: Context, engine: str) -> Iterator[Ways]:
 def _loaded(one: Served, count: int) -> Mapping[str, float]:
     cpu = one.cpu()
     told = one.load(count)
-    one.settle()
+    _, lost = one.settle()
     used = one.cpu()
     spent = {name: (used[name] - cpu[name]) / count * 1e6 for name in used}
     return {
         "cpu_us": spent.pop("all"),
         "rps": count / told["seconds"],
-        "p99_ms": told["p99_ms"],
+        **({"lost": lost} if one.dress in PEERS else {}),
         **{f"{name}_us": value for name, value in spent.items()},
     }
 

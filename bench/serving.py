@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Final
 
@@ -71,7 +71,8 @@ class Served:
         assert self._client.stdin is not None
         assert self._client.stdout is not None
         asked = {"requests": requests, "rate": rate, "connections": 8 if rate is None else 64}
-        print(json.dumps(asked), file=self._client.stdin, flush=True)
+        with suppress(BrokenPipeError):  # told below
+            print(json.dumps(asked), file=self._client.stdin, flush=True)
         if not (line := self._client.stdout.readline()):
             raise RuntimeError(f"the client of {self.dress} has given up; what it said is above")
         told: dict[str, float] = json.loads(line)

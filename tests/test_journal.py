@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from indelible.errors import JournalCorrupt, JournalFull, JournalUnavailable
@@ -198,6 +200,95 @@ def test_a_damaged_stretch_is_a_hole(make: Callable[..., Journal], read: Callabl
     assert lost
     assert {f.number for f in frames} == set(range(100)) - lost
     assert all(f.payload == b"%03d" % f.number * 50 for f in frames)
+
+
+@pytest.mark.parametrize(("size", "at_once"), [(480, 10), (600, 1), (600, 15), (3_000, 15), (400, 1_000)])
+def test_no_more_is_read_than_wanted(
+    size: int, at_once: int, make: Callable[..., Journal], read: Callable[[Journal], JournalReader],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Of a file with room for much more, page by page where little is wanted, whatever frames are long."""
+    journal = make(file_bytes=1 << 22)
+    for number in range(600):
+        journal.append(number.to_bytes(2) * (size // 2))
+    got: list[int] = []
+    pread = os.pread
+
+    def counted(fd: int, count: int, at: int) -> bytes:
+        content = pread(fd, count, at)
+        got.append(len(content))
+        return content
+
+    monkeypatch.setattr(os, "pread", counted)
+    reader, found = read(journal), list[Any]()
+    while some := reader.read(at_once, final=False):
+        assert len(some) <= at_once
+        found += some
+    assert found == [Frame(number, number.to_bytes(2) * (size // 2)) for number in range(600)]
+    assert sum(got) < 2 * 600 * (size + 16) + 4096 * (1 + 600 // at_once)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    sizes=st.lists(st.sampled_from([0, 9, 200, 700, 3_000]), min_size=1, max_size=60),
+    start=st.integers(0, 70),
+    limits=st.lists(st.integers(1, 20), min_size=1, max_size=5),
+    damage=st.lists(st.integers(1, 59), max_size=3),
+)
+def test_reading_by_pieces_gives_what_reading_at_once_gives(
+    sizes: list[int], start: int, limits: list[int], damage: list[int], make: Callable[..., Journal]
+) -> None:
+    """From any number on, over several files, with holes smaller and larger than the pieces."""
+    journal = make()
+    for number, size in enumerate(sizes):
+        journal.append(number.to_bytes(2) + b"y" * size)
+    for number in damage:
+        for file in journal.path.glob("*.frames"):
+            content = file.read_bytes()
+            place = content.find((number.to_bytes(8, sys.byteorder)) + number.to_bytes(2))
+            if place > 0:
+                file.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+    journal.close()
+    lost = {number for number in damage if number < len(sizes)}
+    reader = JournalReader(journal.path)
+    reader.seek(start)
+    seen: list[int] = []
+    for limit in itertools.cycle(limits):
+        some = reader.read(limit, final=True)
+        if not some:
+            break
+        assert len(some) <= limit + 1, "a hole may come beside"
+        for item in some:
+            numbers = [item.number] if isinstance(item, Frame) else range(item.first, item.end)
+            assert isinstance(item, Frame) or lost.issuperset(numbers)
+            assert isinstance(item, Hole) or item.payload == item.number.to_bytes(2) + b"y" * sizes[item.number]
+            seen += numbers
+    reader.close()
+    assert seen == list(range(start, len(sizes)))
+
+
+def test_a_damaged_frame_of_a_living_writer_is_not_searched_for_beyond_what_waits(
+    make: Callable[..., Journal], read: Callable[[Journal], JournalReader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The frames behind it are enough: the rest of the file, where nothing is written yet, is left alone."""
+    journal = make(file_bytes=1 << 22)
+    for number in range(3):
+        journal.append(b"%d" % number * 100)
+    file = journal.path / "00000000.frames"
+    with file.open("r+b") as content:
+        content.seek(32 + 16)
+        content.write(b"x")
+    searched: list[int] = []
+    skip = JournalReader._skip_damage
+
+    def counted(self: JournalReader) -> bool:
+        searched.append(self._offset)
+        return skip(self)
+
+    monkeypatch.setattr(JournalReader, "_skip_damage", counted)
+    reader = read(journal)
+    assert [type(item) for item in reader.read(3, final=True)] == [Hole, Frame, Frame]
+    assert searched == [32]
 
 
 def test_a_lost_tail_is_a_hole(make: Callable[..., Journal], read: Callable[[Journal], JournalReader]) -> None:

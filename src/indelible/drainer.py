@@ -36,6 +36,7 @@ from indelible.errors import (
 from indelible.events import AuditEvent, EncodedEvents, decode_event
 from indelible.journal import Frame, Hole, JournalReader, open_intents, sweep, writers
 from indelible.metrics import Recorder, Tally
+from indelible.native import native
 from indelible.pacing import at_once, beside_others, breathe
 from indelible.ports import Store
 
@@ -43,8 +44,9 @@ log: Final = logging.getLogger("indelible.drainer")
 
 #: Seconds between two looks at the journals; what other processes append becomes visible within it.
 POLL: Final = 0.05
-#: So many times as many frames are read together as rows are worked on: it takes a twentieth of the time.
-_LOOKS: Final = 8
+#: So many times as many frames are read together as rows are worked on, in C: it takes a twentieth of the time.
+_LOOKS: Final = 1 if native is None else 8
+_LOCK: Final = "drainer.lock"
 #: Seconds between two attempts to become the drainer of the directory.
 LOCK_RETRY: Final = 0.5
 #: Seconds after which a frame that its living writer has announced, but that cannot be read, counts as damaged.
@@ -231,7 +233,7 @@ class Drainer:
             self._lock_fd = -1
         try:
             self.journals.mkdir(mode=0o700, parents=True, exist_ok=True)
-            fd = os.open(self.journals / "drainer.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fd = os.open(self.journals / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             if (silent := self._shut.due(self._clock())) is not None:
                 log.warning(
@@ -261,7 +263,6 @@ class Drainer:
             return
         if listed == self._listed:
             return  # as almost always, and this is done many times a second while nothing happens
-        self._listed = listed
         for path in writers(self.journals):
             if path not in self._sources:
                 try:
@@ -269,8 +270,10 @@ class Drainer:
                     reader.claim(os.getpid())
                     self._sources[path] = _Source(reader)
                 except (OSError, JournalCorrupt) as error:
-                    self._listed = []
                     log.debug("not a journal: %s", error)
+        opened = {path.name for path in self._sources}
+        strange = [name for name in listed if name not in opened and name != _LOCK and not name.startswith(".")]
+        self._listed = [] if strange else listed
 
     # --- one journal --------------------------------------------------------------------------------------------------
 

@@ -22,3 +22,5 @@ def _compiled() -> Any:
 
 #: The compiled module, or None.
 native: Final[Any] = _compiled() if wanted else None
+if native is not None:
+    os.register_at_fork(after_in_child=native.forget)

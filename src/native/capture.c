@@ -49,14 +49,14 @@ typedef struct {
     long long started;
     PyObject *write, *complaints, *scope, *receive, *send, *record, *bound;
     PyObject *correlation_id, *path, *shown, *user_agent, *ip_address, *identity, *named, *status, *close_code, *intent;
-    PyObject *plans, *accept; /* what plain requests are written by; None: all in Python */
+    PyObject *usual; /* what plain requests are written by; None: all in Python */
     char is_http, excluded, late, accepted, complete, disconnected;
     char plain; /* read() has seen nothing unusual */
 } Seen;
 
 #define OBJECTS(X)                                                                                                     \
     X(write) X(complaints) X(scope) X(receive) X(send) X(record) X(bound) X(correlation_id) X(path) X(shown)           \
-    X(user_agent) X(ip_address) X(identity) X(named) X(status) X(close_code) X(intent) X(plans) X(accept)
+    X(user_agent) X(ip_address) X(identity) X(named) X(status) X(close_code) X(intent) X(usual)
 
 static int
 seen_traverse(Seen *self, visitproc visit, void *arg)
@@ -142,8 +142,7 @@ seen_init(Seen *self, PyObject *args, PyObject *kwargs)
     put_none(&self->status);
     put_none(&self->close_code);
     put_none(&self->intent);
-    put_none(&self->plans);
-    put_none(&self->accept);
+    put_none(&self->usual);
     return 0;
 }
 
@@ -224,16 +223,16 @@ known_identity(PyObject *remembered, PyObject *authorization)
                : NULL;
 }
 
-/* read(excluded, below, (identify, remembered, plans, accept)): fill in what the scope tells; False where anything about it
- * is unusual.
+/* read(excluded, below, usual): fill in what the scope tells; False where anything about it is unusual.
  *
- * excluded: a frozenset of paths; below: a tuple of prefixes; identify: a callable, or None; remembered: as above; plans and
- * accept: what write_plain() needs, or None. */
+ * excluded: a frozenset of paths; below: a tuple of prefixes; usual: (identify, remembered, plans, current, service, accept),
+ * a callable or None, as above, and what write_plain() needs: plans or None, a function that gives the service that events
+ * go to, the one that it has given, and that one's function which takes them. */
 static PyObject *
 seen_read(Seen *self, PyObject *const *args, Py_ssize_t count)
 {
-    if (count != 3 || !PyTuple_CheckExact(args[1]) || !PyTuple_CheckExact(args[2]) || PyTuple_GET_SIZE(args[2]) != 4) {
-        PyErr_SetString(PyExc_TypeError, "read(excluded, below, (identify, remembered, plans, accept))");
+    if (count != 3 || !PyTuple_CheckExact(args[1]) || !PyTuple_CheckExact(args[2]) || PyTuple_GET_SIZE(args[2]) != 6) {
+        PyErr_SetString(PyExc_TypeError, "read(excluded, below, (identify, remembered, plans, current, service, accept))");
         return NULL;
     }
     PyObject *identify = PyTuple_GET_ITEM(args[2], 0), *remembered = PyTuple_GET_ITEM(args[2], 1);
@@ -354,8 +353,7 @@ seen_read(Seen *self, PyObject *const *args, Py_ssize_t count)
         }
         put(&self->identity, made);
     }
-    put(&self->plans, Py_NewRef(PyTuple_GET_ITEM(args[2], 2)));
-    put(&self->accept, Py_NewRef(PyTuple_GET_ITEM(args[2], 3)));
+    put(&self->usual, Py_NewRef(args[2]));
     self->plain = 1;
     told = Py_NewRef(Py_True);
 done:
@@ -495,44 +493,62 @@ with_header(Seen *self, PyObject *message)
 }
 
 static PyObject *seen_pack(Seen *self, PyObject *plans);
+static int forgiven(void);
+
+/* Whether current() still gives the service. */
+static int
+is_current(PyObject *current, PyObject *service)
+{
+    PyObject *now = PyObject_CallNoArgs(current);
+    Py_XDECREF(now);
+    return now != NULL && now == service;
+}
+
+/* Tell of the exception that is set, a failure of ours: 0, or -1 with another exception. */
+static int
+complain(PyObject *complaints, const char *step)
+{
+    PyObject *type, *error, *trace, *told;
+    PyErr_Fetch(&type, &error, &trace);
+    PyErr_NormalizeException(&type, &error, &trace);
+    told = PyObject_CallMethod(complaints, "tell", "sO", step, error);
+    Py_XDECREF(type);
+    Py_XDECREF(error);
+    Py_XDECREF(trace);
+    Py_XDECREF(told);
+    return told == NULL ? -1 : 0;
+}
 
 /* finish() of a plain request: 1 where its event is written, or it has none; 0 where that is for Python; -1 with an
  * exception that is no failure of ours. */
 static int
 write_plain(Seen *self)
 {
-    if (self->plans == Py_None || self->excluded)
+    if (self->usual == Py_None || self->excluded)
         return 0;
-    PyObject *record = Py_NewRef(self->record), *accept = Py_NewRef(self->accept), *payload = NULL, *done = NULL;
-    PyObject *recorded = PyObject_GetAttr(record, s_recorded);
+    /* Held: Python runs in between. */
+    PyObject *record = Py_NewRef(self->record), *complaints = Py_NewRef(self->complaints), *usual = Py_NewRef(self->usual);
+    PyObject *recorded = NULL, *payload = NULL, *done = NULL, *plans = PyTuple_GET_ITEM(usual, 2);
     int written = 0;
-    if (recorded != Py_False) {
-        PyErr_Clear();
+    if (plans == Py_None || !is_current(PyTuple_GET_ITEM(usual, 3), PyTuple_GET_ITEM(usual, 4)) ||
+        (recorded = PyObject_GetAttr(record, s_recorded)) != Py_False || (payload = seen_pack(self, plans)) == NULL) {
+        written = forgiven() ? 0 : -1;
         goto done;
     }
-    payload = seen_pack(self, self->plans);
-    if (payload == NULL || payload == Py_None) {
-        written = payload == NULL ? -1 : 0;
+    if (payload == Py_None)
         goto done;
-    }
-    written = PyObject_SetAttr(record, s_recorded, Py_True) ? -1 : 1;
-    if (written < 0 || PyBytes_GET_SIZE(payload) == 0)
-        goto done;
-    done = PyObject_CallOneArg(accept, payload);
-    if (done == NULL && PyErr_ExceptionMatches(PyExc_Exception)) {
-        PyObject *type, *error, *trace;
-        PyErr_Fetch(&type, &error, &trace);
-        PyErr_NormalizeException(&type, &error, &trace);
-        done = PyObject_CallMethod(self->complaints, "tell", "sO", "writing an event", error);
-        Py_XDECREF(type);
-        Py_XDECREF(error);
-        Py_XDECREF(trace);
-    }
-    if (done == NULL)
+    written = 1;
+    if (PyObject_SetAttr(record, s_recorded, Py_True))
         written = -1;
+    else if (PyBytes_GET_SIZE(payload)) {
+        done = PyObject_CallOneArg(PyTuple_GET_ITEM(usual, 5), payload);
+        if (done == NULL && (!PyErr_ExceptionMatches(PyExc_Exception) || complain(complaints, "writing an event")))
+            written = -1;
+    }
 done:
     Py_DECREF(record);
-    Py_DECREF(accept);
+    Py_DECREF(complaints);
+    Py_DECREF(usual);
     Py_XDECREF(recorded);
     Py_XDECREF(payload);
     Py_XDECREF(done);

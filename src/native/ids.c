@@ -9,20 +9,17 @@
 
 #define RANDOM 8
 
-/* Under the interpreter's lock; of this process alone: a forked one must not go on with its parent's. */
+/* Under the interpreter's lock. A forked process must not go on with its parent's: see forget(). */
 static unsigned char pool[32 * RANDOM];
 static size_t left;
-static pid_t owner;
 
 int
 uuid7(unsigned char id[UUID_SIZE])
 {
     struct timespec now;
-    if (owner != getpid() || left < RANDOM) {
-        left = 0;
+    if (left < RANDOM) {
         if (getentropy(pool, sizeof pool))
             return -1;
-        owner = getpid();
         left = sizeof pool;
     }
     left -= RANDOM;
@@ -63,7 +60,16 @@ uuid7_(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
     return PyUnicode_FromStringAndSize(text, UUID_TEXT);
 }
 
+/* forget(): take fresh randomness from the system. To be called in every forked process. */
+static PyObject *
+forget(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none))
+{
+    left = 0;
+    Py_RETURN_NONE;
+}
+
 PyMethodDef id_functions[] = {
+    {"forget", forget, METH_NOARGS, NULL},
     {"uuid7", uuid7_, METH_NOARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
+from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from bench import asking, large, load, profiles
 from bench.__main__ import EXPERIMENTS, chosen
+from bench.experiment import Context, Experiment, Ways, run
+from bench.machine import ROOT
 from indelible import synthetic
 from indelible.events import StoredEvent
 from indelible.queries import FILTERS, Filter
@@ -24,6 +35,67 @@ def test_experiments_are_chosen_by_bar_or_name() -> None:
     assert "large-sqlite-quick" not in chosen(None, quick=False)
     with pytest.raises(SystemExit):
         chosen("bar99", quick=False)
+
+
+def test_a_sample_is_the_mean_of_its_turns(tmp_path: Path) -> None:
+    """Of rates the harmonic one; every way has one turn before any has its next, in the same order in every run."""
+    calls: list[str] = []
+
+    def way(name: str) -> dict[str, float]:
+        calls.append(name)
+        turn = calls.count(name)
+        return {"cpu_us": turn, "rps": turn}
+
+    @contextmanager
+    def setup(_: Context) -> Iterator[Ways]:
+        yield {name: partial(way, name) for name in ("a", "b", "c")}
+
+    context = Context(tmp_path, None, quick=False)  # type: ignore[arg-type]
+    samples = run(Experiment((), setup, rounds=2, turns=2), context)
+    assert samples == {name: {"cpu_us": [1.5, 3.5], "rps": [4 / 3, pytest.approx(24 / 7)]} for name in "abc"}
+    assert [sorted(calls[at : at + 3]) for at in range(0, 12, 3)] == [["a", "b", "c"]] * 4
+    before = [*calls]
+    calls.clear()
+    run(Experiment((), setup, rounds=2, turns=2), context)
+    assert calls == before
+
+
+def test_the_client_answers_load_after_load() -> None:
+    """By the clock and as fast as it can; a server that goes away ends it with a word."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        command = [sys.executable, "-m", "bench.load", str(server.server_port)]
+        loads = [{"requests": n, "connections": 2, "rate": rate} for n, rate in ((20, None), (5, 200.0), (10, None))]
+        done = subprocess.run(
+            command, cwd=ROOT, input="".join(f"{json.dumps(one)}\n" for one in loads), capture_output=True, text=True,
+            timeout=60, check=True,
+        )  # fmt: skip
+        server.shutdown()
+        thread.join()
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [(one["requests"], one["failed"]) for one in told] == [(20, 0), (5, 0), (10, 0)]
+    gone = subprocess.run(
+        command, cwd=ROOT, input=json.dumps(loads[0]) + "\n", capture_output=True, text=True, timeout=60
+    )
+    assert gone.returncode == 1
+    assert "ConnectionRefusedError" in gone.stderr
+
+
+class Answering(BaseHTTPRequestHandler):
+    """Answers every PUT."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_PUT(self) -> None:
+        """Nothing but a length."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
 
 
 def test_sizes_are_whole_segments() -> None:

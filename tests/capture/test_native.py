@@ -52,7 +52,7 @@ ROUTES = (
     "/files/{rest}", "/", "/a b/{x}", "/register", "/{word}",
 )  # fmt: skip
 #: Nobody is named, and there are no plans.
-USUAL: Any = (None, {}, None, None)
+USUAL: Any = (None, {}, None, None, None, None)
 needs_native = pytest.mark.skipif(native is None, reason="indelible._native is not compiled")
 
 
@@ -402,12 +402,16 @@ def test_a_service_that_fails_harms_no_request(
     ]
 
 
-@needs_native
-def test_an_event_goes_to_the_service_that_was_there_when_its_request_came() -> None:
-    """Another one takes the next request."""
+@pytest.mark.parametrize("kind", [Pure, Seen])
+def test_an_event_goes_to_the_service_that_is_there_when_it_is_written(
+    kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was replaced while the request was under way is left alone: it may be closed."""
     first, second = Kept(load()), Kept(load())
     now = first
+    monkeypatch.setattr(asgi, "Seen", kind)
     app = AuditMiddleware(_chosen, service=lambda: now)
+    spoken(Request(), app)
     spoken(Request(), app)
     answered = Request.respond
 
@@ -416,12 +420,58 @@ def test_an_event_goes_to_the_service_that_was_there_when_its_request_came() -> 
         now = second
         await answered(request, send)
 
-    with pytest.MonkeyPatch.context() as patch:
+    with monkeypatch.context() as patch:
         patch.setattr(Request, "respond", replaced)
         spoken(Request(), app)
-    assert (len(first.payloads), first.packed, len(second.payloads)) == (2, 1, 0)
-    spoken(Request(), app)
     assert (len(first.payloads), len(second.payloads)) == (2, 1)
+    assert first.packed == (kind is Seen and native is not None)
+    spoken(Request(), app)
+    assert (len(first.payloads), len(second.payloads)) == (2, 2)
+
+
+@needs_native
+@pytest.mark.parametrize("raised", [LookupError, KeyboardInterrupt])
+def test_a_service_that_is_not_to_be_had_harms_no_request(raised: type[BaseException]) -> None:
+    """Asked for when an event is to be written: told of, or passed on where it ends the process."""
+    kept, wanted = Kept(load()), [9]
+
+    def service() -> Kept:
+        wanted[0] -= 1
+        if wanted[0] < 0:
+            raise raised
+        return kept
+
+    app = AuditMiddleware(_chosen, service=service)
+    spoken(Request(), app)
+    wanted[0] = 1
+    if raised is LookupError:
+        sent, errors, _ = spoken(Request(), app)
+        assert (len(sent), errors, len(kept.payloads)) == (3, [], 1)
+        return
+    with pytest.raises(KeyboardInterrupt):
+        spoken(Request(), app)
+
+
+@needs_native
+def test_a_request_that_starts_again_is_no_crash() -> None:
+    """While its route is asked for its template, in the middle of writing its event."""
+    scope = Request().scope()
+
+    class Route:
+        @property
+        def path_format(self) -> str:
+            Seen.__init__(seen, scope, None, discard, never, Complaints())  # type: ignore[arg-type]
+            return ROUTES[0]
+
+    for _ in range(20):
+        scope["route"] = Route()
+        seen = Seen(scope, None, discard, never, Complaints())  # type: ignore[arg-type]
+        plans: Any = {(f"{n}", "PUT", 200): ((),) for n in range(1000)}
+        usual: Any = (None, {}, plans, int, 0, never)
+        assert seen.read(frozenset(), (), usual)
+        del plans, usual
+        seen.status = 200
+        copy_context().run(lambda: (seen.bind(), asyncio.run(seen.send({"type": "http.response.body"}))))  # noqa: B023
 
 
 @needs_native
@@ -437,7 +487,7 @@ def test_a_remembered_token_is_held_to_its_times(known: tuple[float, ...], named
     header = b"Bearer x"
     remembered = {native.fingerprint(header): (Identity("remembered"), *known)}
     seen = Seen(Request(headers=((b"authorization", header),)).scope(), None, None, None, Complaints())  # type: ignore[arg-type]
-    usual: Any = (lambda _: Identity("verified"), remembered, None, None)
+    usual: Any = (lambda _: Identity("verified"), remembered, None, None, None, None)
     assert seen.read(frozenset(), (), usual)
     assert seen.identity.user_id == named
 
@@ -446,12 +496,13 @@ def test_a_remembered_token_is_held_to_its_times(known: tuple[float, ...], named
 def test_ids_are_uuids_of_version_7() -> None:
     """In the order of their times to a quarter of a microsecond, of the current time, no two alike, forked or not."""
     before = time.time_ns() // 10**6
-    made = [UUID(native.uuid7()) for _ in range(100_000)]
+    texts = [native.uuid7() for _ in range(100_000)]
+    made = [UUID(text) for text in texts]
     after = time.time_ns() // 10**6
     assert {(each.version, each.variant) for each in made} == {(7, RFC_4122)}
-    assert all(str(each) == text for each, text in zip(made, map(str, made), strict=True))
+    assert all(str(each) == text for each, text in zip(made, texts, strict=True))
     assert all(before <= each.int >> 80 <= after for each in made)
-    assert all(one.int >> 64 <= other.int >> 64 for one, other in itertools.pairwise(made))
+    assert sum(one.int >> 64 > other.int >> 64 for one, other in itertools.pairwise(made)) < 2, "a clock set back, once"
     assert len({each.int & (2**62 - 1) for each in made}) == len(made)
     reader, writer = os.pipe()
     if (child := os.fork()) == 0:
@@ -566,9 +617,9 @@ def test_whatever_the_usual_is(one: Any) -> None:
     """Anything but four things is a TypeError; any of the four may be anything."""
     nobody: Any = None
     seen = Seen(Request(headers=((b"authorization", b"x"),)).scope(), nobody, discard, never, Complaints())
-    with pytest.raises(TypeError, match="identify, remembered, plans, accept"):
+    with pytest.raises(TypeError, match="identify, remembered, plans, current, service, accept"):
         seen.read(frozenset(), (), one)
-    assert seen.read(frozenset(), (), (lambda _: ANONYMOUS, one, one, one))
+    assert seen.read(frozenset(), (), (lambda _: ANONYMOUS, one, one, one, one, one))
     asyncio.run(seen.send({"type": "http.response.body"}))
     assert seen.record.recorded
 

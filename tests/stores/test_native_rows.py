@@ -379,6 +379,22 @@ def test_runs_of_frames_are_read_alike(made: list[tuple[bytes, int]], data: st.D
             assert all(frame.number < end for frame in run[1:])
 
 
+def test_whatever_frames_are_asked_for() -> None:
+    """Numbers that are none, or out of range, and a Frame that cannot be made, are exceptions and no crash."""
+    frame = encode_frame(b"x", 1, 1, 0)
+    for place, bad in itertools.product(range(1, 6), (None, "x", -1, 1.5, 2**64)):
+        arguments: list[Any] = [frames.Frame, frame, 0, 1, 0, 2]
+        arguments[place] = bad
+        if (place, bad) == (2, -1):
+            assert native.read_frames(*arguments) == ([], 0)
+            continue
+        with pytest.raises((TypeError, OverflowError)):
+            native.read_frames(*arguments)
+    for maker in (None, int, lambda *_: 1 / 0):
+        with pytest.raises((TypeError, ZeroDivisionError)):
+            native.read_frames(maker, frame, 0, 1, 0, 2)
+
+
 def test_the_longest_frame_is_read() -> None:
     """And none that is longer, whatever its checksum says."""
     longest = encode_frame(bytes(frames.MAX_PAYLOAD), 1, 1, 0)

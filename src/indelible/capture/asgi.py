@@ -178,9 +178,7 @@ class AuditMiddleware:
         seen = Seen(scope, receive, send, self._write, self._complaints)
         scope[_MARK] = seen.record
         try:
-            setup = self._setup
-            if setup is None or setup.service is not self._service():
-                setup = self._current_setup()
+            setup = self._current_setup()
             if seen.read(self._excluded, self._excluded_below, setup.usual):
                 if setup.proxies is not None:
                     self._look_behind(setup.proxies, seen)
@@ -234,7 +232,7 @@ class AuditMiddleware:
         service = self._service()
         setup = self._setup
         if setup is None or setup.service is not service:
-            setup = self._setup = _Setup(service, by_plan=self._classify is None)
+            setup = self._setup = _Setup(self._service, service, by_plan=self._classify is None)
         return setup
 
     def _kind(self, exchange: Exchange) -> tuple[str, str]:
@@ -317,7 +315,7 @@ class _Setup:
 
     __slots__ = ("identify", "plans", "proxies", "redactor", "service", "usual")
 
-    def __init__(self, service: Recorder, *, by_plan: bool) -> None:
+    def __init__(self, current: Callable[[], Recorder], service: Recorder, *, by_plan: bool) -> None:
         self.service = service
         settings = service.settings
         self.proxies = TrustedProxies(settings.trusted_proxies) or None
@@ -331,8 +329,8 @@ class _Setup:
         except ConfigurationError as error:
             # Requests are still recorded, their actors by the host's own word only.
             _log.error("no token is believed: %s", error)
-        # An answer's event goes to the service that was there when its request came.
-        self.usual: Usual = (self.identify, remembered, *((self.plans, service.accept) if by_plan else (None, None)))
+        plans = self.plans if by_plan else None
+        self.usual: Usual = (self.identify, remembered, plans, current, service, service.accept)
 
     def learn(self, seen: Seen, fields: EventFields | None) -> None:
         """Keep what was made of a request for all like it."""

@@ -75,7 +75,10 @@ class TokenVerifier:
 
     @property
     def remembered(self) -> Mapping[bytes, tuple[Identity, float, float]]:
-        """Headers that have named somebody, by fingerprint: whom, not before when, and until when (Unix time)."""
+        """Headers that have named somebody, by fingerprint: whom, not before when, and until when (Unix time).
+
+        Always the same mapping.
+        """
         return self._cache
 
     def identify(self, authorization: bytes | None) -> Identity:

@@ -29,12 +29,15 @@ Send = Callable[[Message], Awaitable[None]]
 Write = Callable[["Seen", BaseException | None], None]
 
 #: What is done with almost every request, for C: the function that names the actor from an Authorization header, and what
-#: it remembers by fingerprint; plans, and what takes the events that they make, or None twice.
+#: it remembers by fingerprint; plans, if any are used; the function that gives the service, the one that it has given, and
+#: that one's function which takes the events that plans make.
 Usual = tuple[
     Callable[[bytes | None], Identity] | None,
     Mapping[bytes, tuple[Identity, float, float]],
     "Plans | None",
-    Callable[[bytes], object] | None,
+    Callable[[], object],
+    object,
+    Callable[[bytes], object],
 ]
 
 HEADER: Final = b"x-correlation-id"

@@ -33,10 +33,12 @@ from indelible.journal.frames import (
 
 #: A damaged stretch is searched for a frame no further ahead than this; keeps a wrong guess from costing a CRC.
 _MAX_HOLE: Final = 1 << 24
-#: What is read of a file at a time: so much for each frame that is wanted, but no more than this. What is behind them is
-#: not written yet, or would be read again.
-_USUAL: Final = 512
+#: What is read of a file at a time, at the least and, but for the largest frames, at the most: as much as the frames that
+#: are wanted will take if they are as long as the last ones, or a little longer. What is behind them is not written yet, or
+#: would be read again.
+_READ_LEAST: Final = 1 << 12
 _READ_BYTES: Final = 1 << 18
+_MORE: Final = 64
 _GENERATION: Final = re.compile("[0-9]{8,18}")
 _POSITIONS: Final = (Slot.APPENDED, Slot.STORED, Slot.CONFIRMED, Slot.DEAD, Slot.LOST, Slot.SHED)
 #: What the name of a journal ends with, behind a dot, while it is deleted.
@@ -71,6 +73,7 @@ class JournalReader:
         self._generation = -1
         self._offset = 0
         self._number = 0  # of the frame at the offset, if all is well
+        self._size = _READ_LEAST // 8  # of a frame, likely
 
     @property
     def appended(self) -> int:
@@ -150,8 +153,7 @@ class JournalReader:
         """
         promised = self.appended
         found: list[Frame | Hole] = []
-        wanted = limit
-        while wanted > 0 and (run := self._run(self.next + wanted, final=final)):
+        while (wanted := limit - len(found)) > 0 and (run := self._run(self.next + wanted, final=final)):
             first = run[0].number
             if first > self.next:
                 found.append(Hole(self.next, first))
@@ -159,7 +161,6 @@ class JournalReader:
             run = run[self.next - first :]
             found += run
             self.next += len(run)
-            wanted -= len(run)
         if wanted > 0 and final and self.next < promised:
             found.append(Hole(self.next, promised))
             self.next = promised
@@ -181,11 +182,13 @@ class JournalReader:
     def _file_run(self, end: int, *, final: bool) -> list[Frame]:
         """The same from the current offset of the open file."""
         while True:
-            for size in (min(_READ_BYTES, max(1, end - self._number) * _USUAL), MAX_PAYLOAD + FRAME_HEAD.size + 8):
+            likely = max(_READ_LEAST, (end - self._number) * self._size)
+            for size in (min(_READ_BYTES, likely), _READ_BYTES, MAX_PAYLOAD + FRAME_HEAD.size + 8):
                 buffer = os.pread(self._fd, size, self._offset)
                 run, taken = decode_frames(buffer, 0, self._generation, self._offset, end)
                 if run:
                     self._offset += taken
+                    self._size = taken // len(run) + _MORE
                     self._number = run[-1].number + 1
                     return run
             if not final or not self._skip_damage():
